@@ -1,0 +1,1 @@
+"""Landfall: Gmail and Stripe objects, brought into a warehouse exactly once."""

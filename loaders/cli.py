@@ -1,0 +1,390 @@
+"""The command line: what a person or a scheduler calls, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loaders.config import (
+    SANDBOX,
+    Connection,
+    configure_dlt,
+    load_connection,
+    load_target,
+    state_dir,
+)
+from loaders.errors import LandfallError, UsageError, describe
+from loaders.event_log import trace_id_from_environment
+from loaders.times import FORMS, parse_duration, parse_time
+
+if TYPE_CHECKING:
+    from loaders.ingest import RunSummary
+    from loaders.items import Source
+    from loaders.warehouse import DuckDBWarehouse
+
+logger = logging.getLogger("landfall")
+
+_DESCRIPTION = """\
+Raw Gmail and Stripe objects, brought into a warehouse exactly once, with a job log
+that can be believed.
+"""
+_EPILOG = """\
+examples:
+  python loaders/run.py gmail                      fetch what is new, merge, check
+  python loaders/run.py gmail --since -7d          only mail of the last seven days
+  python loaders/run.py gmail --until-done         run after run until nothing is left
+  python loaders/run.py status                     the last runs
+  python loaders/run.py build --select raw_objects dbt build as a logged job
+
+exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
+75 another run holds the warehouse or the connection; 124 timed out; 130, 143 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; errors end as one clear line."""
+    options = _parser().parse_args(arguments)
+    _configure_logging(options.log_format, options.debug)
+    try:
+        code: int = options.command(options)
+        return code
+    except LandfallError as error:
+        if options.debug:
+            logger.exception("%s", describe(error))
+        else:
+            logger.error("error: %s", describe(error))
+        return error.exit_code
+    except Exception as error:
+        if options.debug:
+            raise
+        logger.error("error: %s; run again with --debug for the traceback", describe(error))
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run.py",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    gmail = _command(commands, "gmail", _gmail, "fetch a mailbox, merge it, check it")
+    _add_source_options(gmail)
+    build = _command(
+        commands,
+        "build",
+        _build,
+        "dbt build as a logged job",
+        "Everything after the options goes to dbt build, such as --select. Unlike a plain"
+        " dbt build, a project that does not compile is logged as job.failed too.",
+    )
+    build.add_argument("dbt_arguments", nargs=argparse.REMAINDER, metavar="DBT_ARGUMENT")
+    status = _command(commands, "status", _status, "the last runs, from the event log")
+    status.add_argument("--limit", type=_positive, default=10, help="runs to show (default 10)")
+    status.add_argument("--json", action="store_true", help="as JSON, for programs")
+    letters = _command(commands, "dead-letters", _dead_letters, "what could not be stored, and why")
+    letters.add_argument("--limit", type=_positive, default=50, help="rows to show (default 50)")
+    letters.add_argument("--json", action="store_true", help="as JSON, for programs")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[Any], int], help_text: str, more: str = ""
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}. {more}".strip()
+    )
+    parser.set_defaults(command=run)
+    common = parser.add_argument_group("common options")
+    common.add_argument("--target", metavar="NAME", help="dbt target (default: the profile's)")
+    common.add_argument(
+        "--lock-wait",
+        type=_duration,
+        default=60.0,
+        metavar="TIME",
+        help="how long to wait for a warehouse file or connection in use (default 60s)",
+    )
+    common.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="log lines (default text)"
+    )
+    common.add_argument("--debug", action="store_true", help="debug log lines and tracebacks")
+    return parser
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--connection", metavar="NAME", help="configured connection (default: the only one)"
+    )
+    parser.add_argument("--since", type=_time, metavar="TIME", help=f"not older than: {FORMS}")
+    parser.add_argument("--until", type=_time, metavar="TIME", help="older than: the same forms")
+    parser.add_argument(
+        "--full-resync", action="store_true", help="read everything again, held or not"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_positive,
+        default=5000,
+        metavar="N",
+        help="objects in a load package, 64 MB at most (default 5000)",
+    )
+    parser.add_argument(
+        "--max-duration",
+        type=_duration,
+        default=3000.0,
+        metavar="TIME",
+        help="stop fetching after so long, then merge and check (default 50m)",
+    )
+    parser.add_argument(
+        "--max-objects", type=_positive, metavar="N", help="fetch at most so many objects"
+    )
+    parser.add_argument(
+        "--until-done", action="store_true", help="go on in further runs until nothing is left"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="fetch and count; write nothing, not even events"
+    )
+    sandbox = parser.add_argument_group("sandbox (when no connection is configured)")
+    sandbox.add_argument(
+        "--sandbox-size", type=_positive, default=250, metavar="N", help="messages (default 250)"
+    )
+
+
+def _gmail(options: argparse.Namespace) -> int:
+    if options.since and options.until and options.since >= options.until:
+        raise UsageError("--since: expected a time before --until")
+    configure_dlt()
+    from loaders.warehouse import open_warehouse
+
+    connection = load_connection("gmail", options.connection)
+    warehouse = open_warehouse(load_target(options.target), options.lock_wait)
+    with _gmail_source(connection, warehouse, options.sandbox_size) as open_source:
+        return _ingest(options, connection, warehouse, open_source)
+
+
+@contextlib.contextmanager
+def _gmail_source(
+    connection: Connection, warehouse: DuckDBWarehouse, sandbox_size: int
+) -> Iterator[Callable[[], Source]]:
+    from loaders.sources.gmail import GmailConfig, GmailSource, load_credentials
+
+    if not connection.is_sandbox:
+        print(f"connection: gmail '{connection.name}' -> {warehouse.target.location}")
+        yield lambda: GmailSource(
+            connection.name, load_credentials(connection), GmailConfig.from_connection(connection)
+        )
+        return
+    import dataclasses
+
+    from google.oauth2.credentials import Credentials
+
+    from loaders.sandbox import Sandbox
+
+    print(
+        "connection: sandbox, a local server with generated mail, because no mailbox is configured"
+        "\n  to connect a real one: add [sources.gmail.NAME] to .dlt/secrets.toml (see README)"
+        f"\nwarehouse: {warehouse.target.location} (target {warehouse.target.name})"
+    )
+    state = state_dir() / "sandbox" / f"{warehouse.target.key}.sqlite"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with Sandbox(size=sandbox_size, state=state) as sandbox:
+        config = GmailConfig.from_connection(connection)
+        config = dataclasses.replace(config, api_base_url=sandbox.base_url)
+        yield lambda: GmailSource(SANDBOX, Credentials(token="sandbox"), config)  # noqa: S106
+
+
+def _ingest(
+    options: argparse.Namespace,
+    connection: Connection,
+    warehouse: DuckDBWarehouse,
+    open_source: Callable[[], Source],
+) -> int:
+    from loaders.ingest import Ingestion, IngestOptions
+    from loaders.job import run_supervised
+    from loaders.progress import new_progress
+
+    while True:
+        ingestion = Ingestion(
+            warehouse,
+            open_source,
+            source_system=connection.source_system,
+            connection_name=connection.name,
+            options=IngestOptions(
+                since=options.since,
+                until=options.until,
+                full_resync=options.full_resync,
+                batch_size=options.batch_size,
+                max_duration=options.max_duration,
+                max_objects=options.max_objects,
+            ),
+            progress=new_progress(),
+        )
+        if options.dry_run:
+            _print_dry_run(ingestion.dry_run())
+            return 0
+        try:
+            run_supervised(ingestion.job, ingestion.run)
+        finally:
+            if ingestion.summary:
+                _print_summary(ingestion.summary)
+        if not (options.until_done and ingestion.summary and ingestion.summary.has_more):
+            return 0
+
+
+def _print_dry_run(telemetry: dict[str, Any]) -> None:
+    print(
+        f"dry run: {telemetry['records_extracted']} listed,"
+        f" {telemetry['records_landed']} would be landed ({telemetry['bytes']:,} bytes),"
+        f" {telemetry['already_held']} held already, {telemetry['gone']} gone,"
+        f" {telemetry['dead_lettered']} dead letters; nothing was written"
+    )
+
+
+def _print_summary(summary: RunSummary) -> None:
+    counts, telemetry, tests = summary.counts, summary.telemetry, summary.tests
+    lines = [
+        ("run", summary.correlation_id),
+        (
+            "extracted",
+            f"{telemetry['records_landed']} ({telemetry['bytes'] / 1e6:.1f} MB in"
+            f" {telemetry['chunks']} package(s)), {telemetry['already_held']} held already,"
+            f" {telemetry['gone']} gone",
+        ),
+        ("inserted", counts["inserted"]),
+        ("updated", counts["updated"]),
+        ("unchanged", counts["unchanged"]),
+        ("deleted", f"{counts['deleted']}, undeleted {counts['undeleted']}"),
+        (
+            "dead letters",
+            f"{telemetry['new_dead_letters']} new, {telemetry['dead_lettered']} in all",
+        ),
+        ("tests", f"{tests['passed']} passed, {tests['warned']} warned, {tests['failed']} failed"),
+        ("duration", f"{summary.duration_seconds:.1f} s"),
+    ]
+    if counts["stale"]:
+        lines.insert(6, ("stale", counts["stale"]))
+    if summary.has_more:
+        lines.append(("has more", "yes: the run was bounded; run again, or use --until-done"))
+    print()
+    for name, value in lines:
+        print(f"{name + ':':<14}{value}")
+    for warning in summary.warnings:
+        print(f"warning: acceptance test {warning}")
+
+
+def _build(options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders import transform
+    from loaders.job import Job, run_supervised
+    from loaders.warehouse import open_warehouse
+
+    warehouse = open_warehouse(load_target(options.target), options.lock_wait)
+    arguments = [argument for argument in options.dbt_arguments if argument != "--"]
+    job = Job(
+        warehouse, job_name="build", source_system="dbt", parameters={"dbt_arguments": arguments}
+    )
+
+    def work() -> None:
+        job.start()
+        try:
+            job.step = "merge"
+            with warehouse.open():
+                result = transform.build(
+                    warehouse.target, job.correlation_id, arguments, quiet=False
+                )
+                counts = transform.merge_counts(warehouse, job.correlation_id)
+                job.step = "check" if not result.error or result.failed else "merge"
+                if result.error:
+                    raise result.error
+                job.complete({**counts, "tests": result.tests, "merge": {}})
+        except BaseException as error:
+            job.fail(error)
+            raise
+
+    run_supervised(job, work)
+    print(f"run: {job.correlation_id}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from loaders import status
+    from loaders.warehouse import open_warehouse
+
+    warehouse = open_warehouse(load_target(options.target), options.lock_wait)
+    runs = status.last_runs(warehouse, options.limit)
+    if options.json:
+        print(json.dumps([run.as_json() for run in runs], indent=2))
+    else:
+        status.print_runs(runs)
+    return 0
+
+
+def _dead_letters(options: argparse.Namespace) -> int:
+    from loaders import status
+    from loaders.warehouse import open_warehouse
+
+    warehouse = open_warehouse(load_target(options.target), options.lock_wait)
+    letters = status.dead_letters(warehouse, options.limit)
+    if options.json:
+        print(json.dumps(letters, indent=2, default=str))
+    else:
+        status.print_dead_letters(letters)
+    return 0
+
+
+def _time(text: str) -> dt.datetime:
+    try:
+        return parse_time(text, dt.datetime.now(dt.UTC))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
+    return number
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the caller's trace id."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "trace_id": trace_id_from_environment(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _configure_logging(log_format: str, debug: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonFormatter() if log_format == "json" else logging.Formatter("%(message)s")
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("landfall", "loaders"):
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)

@@ -1,0 +1,220 @@
+"""What a run works with: the warehouse (a dbt target), the connections, local paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loaders.errors import ConfigError, UsageError, register_secret
+
+PROJECT_DIR = Path(__file__).resolve().parents[1]
+PACKAGE_NAME = "landfall"
+SANDBOX = "sandbox"
+
+# dlt reads these when it is imported.
+DLT_SETTINGS = {
+    "DLT_PROJECT_DIR": str(PROJECT_DIR),
+    "RUNTIME__DLTHUB_TELEMETRY": "false",
+    "RUNTIME__LOG_LEVEL": "ERROR",
+    # Arrow batches get no _dlt_load_id unless asked for.
+    "NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "true",
+    # Payloads would stay in the working directory after they are loaded.
+    "LOAD__DELETE_COMPLETED_JOBS": "true",
+}
+
+
+def configure_dlt() -> None:
+    """Set dlt's defaults in the environment, where a user has not set them."""
+    for name, value in DLT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def state_dir() -> Path:
+    """Directory for what a run keeps on this machine (LANDFALL_STATE_DIR, `.landfall`)."""
+    return Path(os.environ.get("LANDFALL_STATE_DIR", PROJECT_DIR / ".landfall"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One output of the dbt profile: where events, objects and the landing queue live."""
+
+    name: str
+    type: str
+    settings: Mapping[str, Any]
+    profiles_dir: Path
+
+    @property
+    def schema(self) -> str:
+        """Dataset of event_log and the models."""
+        return str(self.settings.get("schema") or self.settings.get("dataset"))
+
+    @property
+    def staging_schema(self) -> str:
+        """Dataset of the landing queue."""
+        return f"{self.schema}_staging"
+
+    @property
+    def key(self) -> str:
+        """A name for this target that is safe in a path, with its database's location."""
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{self.name}-{self.location}")
+
+    @property
+    def location(self) -> str:
+        """Where the target's database is: a file or a project and dataset."""
+        if self.type == "duckdb":
+            return str(self.path)
+        return f"{self.settings.get('project')}.{self.schema}"
+
+    @property
+    def path(self) -> Path:
+        """The DuckDB file; a relative one is relative to the project, as it is for dbt."""
+        return PROJECT_DIR / str(self.settings["path"])
+
+
+def profiles_dir() -> Path:
+    """Where profiles.yml is: DBT_PROFILES_DIR, the project, then ~/.dbt."""
+    configured = os.environ.get("DBT_PROFILES_DIR")
+    if configured:
+        return Path(configured)
+    for directory in (PROJECT_DIR, Path.home() / ".dbt"):
+        if (directory / "profiles.yml").exists():
+            return directory
+    raise ConfigError(
+        f"profiles.yml: not found in {PROJECT_DIR} or ~/.dbt; copy profiles.example.yml to it"
+    )
+
+
+def load_target(name: str | None = None) -> Target:
+    """Read a target of the `landfall` profile as dbt reads it.
+
+    Raises ConfigError for a profile that is missing, unreadable or lacks the target.
+    """
+    directory = profiles_dir()
+    path = directory / "profiles.yml"
+    try:
+        profile = yaml.safe_load(path.read_text())[PACKAGE_NAME]
+        outputs = profile["outputs"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: expected a profile '{PACKAGE_NAME}' with outputs"
+            f" ({type(error).__name__}); compare profiles.example.yml"
+        ) from error
+    chosen = name or _render(profile.get("target", "default"))
+    if chosen not in outputs:
+        raise ConfigError(f"{path}: no target '{chosen}'; it has {', '.join(sorted(outputs))}")
+    settings = {key: _render(value) for key, value in outputs[chosen].items()}
+    if settings.get("type") != "duckdb":
+        raise ConfigError(
+            f"{path}: target '{chosen}' has type {settings.get('type')!r}; the loaders know duckdb"
+        )
+    for secret in ("token", "refresh_token", "client_secret", "keyfile_json", "password"):
+        register_secret(str(settings[secret]) if settings.get(secret) else None)
+    return Target(chosen, settings["type"], settings, directory)
+
+
+def _render(value: Any) -> Any:
+    """Render `env_var` in profile values, the only Jinja that a profile needs."""
+    if isinstance(value, Mapping):
+        return {key: _render(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_render(item) for item in value]
+    if not isinstance(value, str) or "{{" not in value:
+        return value
+    from jinja2 import TemplateError
+    from jinja2.nativetypes import NativeEnvironment
+
+    try:
+        return NativeEnvironment().from_string(value).render(env_var=_env_var)
+    except TemplateError as error:
+        raise ConfigError(f"profiles.yml: cannot render a value: {error}") from error
+
+
+def _env_var(name: str, default: str | None = None) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigError(f"profiles.yml: environment variable {name} is not set")
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Connection:
+    """One configured mailbox or account: `[sources.<source>.<name>]`."""
+
+    source_system: str
+    name: str
+
+    def get(self, option: str) -> Any:
+        """An option's value from dlt's configuration and secrets providers, or None."""
+        import dlt
+
+        key = f"sources.{self.source_system}.{self.name}.{option}"
+        value: Any = dlt.config.get(key)
+        return dlt.secrets.get(key) if value is None else value
+
+    def secret(self, option: str) -> str | None:
+        """A secret option's value, remembered so that no message ever shows it."""
+        value = self.get(option)
+        if value is None:
+            return None
+        register_secret(str(value))
+        return str(value)
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether this is the stand-in that runs when nothing is configured."""
+        return self.name == SANDBOX
+
+
+def load_connection(source_system: str, name: str | None) -> Connection:
+    """The connection to use: the named one, the only one configured, or the sandbox.
+
+    Raises UsageError for an unknown or ambiguous name, ConfigError for broken files.
+    """
+    configured = sorted(set(_configured_connections(source_system)))
+    if name is None:
+        if len(configured) > 1:
+            raise UsageError(
+                f"{source_system}: connections {', '.join(configured)} are configured;"
+                " choose one with --connection"
+            )
+        name = configured[0] if configured else SANDBOX
+    if name != SANDBOX and name not in configured:
+        raise UsageError(
+            f"{source_system}: no connection '{name}'; configured: "
+            f"{', '.join(configured) or 'none'}; add [sources.{source_system}.{name}]"
+            " to .dlt/secrets.toml"
+        )
+    return Connection(source_system, name)
+
+
+def _configured_connections(source_system: str) -> Iterator[str]:
+    for file_name in ("config.toml", "secrets.toml"):
+        path = Path(os.environ.get("DLT_PROJECT_DIR", PROJECT_DIR)) / ".dlt" / file_name
+        sections = _read_toml(path).get("sources", {}).get(source_system, {})
+        yield from (name for name, section in sections.items() if isinstance(section, dict))
+    prefix = f"SOURCES__{source_system.upper()}__"
+    for variable in os.environ:
+        if variable.startswith(prefix) and "__" in variable.removeprefix(prefix):
+            yield variable.removeprefix(prefix).split("__")[0].lower()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
+    except tomllib.TOMLDecodeError as error:
+        # The parser's message may quote the line, and the line may be a secret.
+        where = re.search(r"\(at .*\)", str(error))
+        raise ConfigError(
+            f"{path}: not valid TOML {where.group() if where else ''}; correct the file"
+        ) from error

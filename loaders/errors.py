@@ -1,0 +1,129 @@
+"""Errors that say what went wrong, where, what was expected and what to do next."""
+
+from __future__ import annotations
+
+import re
+
+MAX_MESSAGE = 500
+_known_secrets: set[str] = set()
+
+# Credentials that may stand in a URL, a header or a library's own message.
+_SECRET_PATTERNS = (
+    re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"),
+    re.compile(
+        r"(?i)\b((?:access_|refresh_|id_)?token|api_?key|client_secret|password|key)=[^\s&\"']+"
+    ),
+    re.compile(r"\b(?:sk|rk|pk|whsec)_(?:live_|test_)?[A-Za-z0-9]{8,}"),
+    re.compile(r"\bya29\.[\w-]+"),
+    re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", re.DOTALL),
+)
+# What warehouses quote when they choke on a value is object content.
+_CONTENT_PATTERN = re.compile(r"(?is)\binput:.*")
+
+
+def register_secret(value: str | None) -> None:
+    """Make `redact` blank this value wherever it turns up; short values are left alone."""
+    if value and len(value) >= 6:
+        _known_secrets.add(value)
+
+
+def redact(text: str) -> str:
+    """One line of at most 500 characters without registered or recognisable secrets."""
+    for secret in sorted(_known_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    for pattern in _SECRET_PATTERNS:
+        text = pattern.sub("***", text)
+    text = " ".join(_CONTENT_PATTERN.sub("", text).split())
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+
+
+class LandfallError(Exception):
+    """A failure with one clear line for the user.
+
+    `exit_code` is the process's; `retryable` says whether the same run may succeed later.
+    """
+
+    exit_code = 1
+    retryable = False
+
+    @property
+    def error_type(self) -> str:
+        """The name that job.failed carries."""
+        return type(self).__name__
+
+
+class UsageError(LandfallError):
+    """The command line asks for something that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class ConfigError(LandfallError):
+    """A configuration file, profile or credential is missing, unreadable or wrong."""
+
+    exit_code = 2
+
+
+class WarehouseBusy(LandfallError):
+    """Another process holds the warehouse or this connection's lease."""
+
+    exit_code = 75  # EX_TEMPFAIL
+    retryable = True
+
+
+class WarehouseError(LandfallError):
+    """The warehouse cannot be reached or refuses a statement."""
+
+    retryable = True
+
+
+class LandingError(LandfallError):
+    """A load package could not be landed."""
+
+    retryable = True
+
+
+class SourceError(LandfallError):
+    """The source refuses for good: credentials, scope, a request that is wrong."""
+
+
+class TransientSourceError(SourceError):
+    """The source failed in a way that may pass: rate limit, server error, network."""
+
+    retryable = True
+
+
+class TransformFailed(LandfallError):
+    """dbt could not compile or build a model."""
+
+
+class CheckFailed(LandfallError):
+    """An acceptance test found a violation."""
+
+
+class PayloadError(ValueError):
+    """A payload that the landing gate refuses; the message carries no content."""
+
+
+class Interrupted(LandfallError):
+    """SIGINT or SIGTERM ended the run."""
+
+    retryable = True
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"interrupted by signal {signal_number}; run the same command again")
+        self.exit_code = 128 + signal_number
+
+
+class TimedOut(LandfallError):
+    """The run's hard timeout passed."""
+
+    retryable = True
+    exit_code = 124
+
+
+def describe(error: BaseException) -> str:
+    """The one line that users, job.failed and logs get for an error: redacted, truncated."""
+    if isinstance(error, LandfallError):
+        return redact(str(error))
+    return redact(f"{type(error).__name__}: {error}")

@@ -1,0 +1,163 @@
+"""The job log: five event types, appended, never changed, never lost.
+
+An event that the warehouse cannot take is spooled to a file, printed as one JSON log
+line, and replayed before anything else on the next run. Inserting an event twice is a
+no-op, so a replay can never double it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loaders.config import state_dir
+from loaders.errors import WarehouseError, describe, redact
+from loaders.warehouse import DuckDBWarehouse
+
+EVENT_TYPES = (
+    "job.started",
+    "job.completed",
+    "job.failed",
+    "ingestion.completed",
+    "ingestion.failed",
+)
+JOB_RUN = "job_run"
+MAX_PAYLOAD_BYTES = 16 * 1024
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+logger = logging.getLogger(__name__)
+
+
+def trace_id_from_environment() -> str | None:
+    """The trace id of TRACEPARENT (W3C Trace Context, traceparent header), if it is set."""
+    match = _TRACEPARENT.fullmatch(os.environ.get("TRACEPARENT", ""))
+    return match.group(1) if match else None
+
+
+def log_event(
+    warehouse: DuckDBWarehouse,
+    event_type: str,
+    *,
+    source_system: str,
+    correlation_id: str,
+    connection_name: str | None = None,
+    object_type: str | None = None,
+    idem_key: str | None = None,
+    trace_id: str | None = None,
+    error_message: str | None = None,
+    payload: Mapping[str, Any] | None = None,
+    created_at: dt.datetime | None = None,
+) -> str:
+    """Append one event and return its event_id.
+
+    `status` is `failed` for *.failed events and `ok` otherwise; the error message is
+    redacted and cut to 500 characters. Raises ValueError for an unknown event type, a
+    missing source_system or correlation_id, a failure without a message, or a payload
+    over 16 KB. A warehouse that cannot take the event is no error here: it is spooled.
+    """
+    failed = event_type.endswith(".failed")
+    _check(event_type, source_system, correlation_id, error_message, failed)
+    text = None if payload is None else json.dumps(payload, separators=(",", ":"), default=str)
+    if text is not None and len(text.encode()) > MAX_PAYLOAD_BYTES:
+        raise ValueError(
+            f"{event_type}: payload of {len(text.encode())} bytes, expected at most"
+            f" {MAX_PAYLOAD_BYTES}; telemetry only, no object content"
+        )
+    event: dict[str, Any] = {
+        "event_id": str(uuid.uuid4()),
+        "event_type": event_type,
+        "source_system": source_system,
+        "connection_name": connection_name,
+        "object_type": object_type,
+        "idem_key": idem_key,
+        "correlation_id": correlation_id,
+        "trace_id": trace_id or trace_id_from_environment(),
+        "created_at": (created_at or dt.datetime.now(dt.UTC)).isoformat(),
+        "status": "failed" if failed else "ok",
+        "error_message": redact(error_message) if error_message else None,
+        "payload": text,
+    }
+    try:
+        _insert(warehouse, event)
+    except Exception as error:  # whatever stops the insert, the event must survive
+        _spool(warehouse, event, error)
+    return str(event["event_id"])
+
+
+def replay_spool(warehouse: DuckDBWarehouse) -> int:
+    """Insert the events that earlier runs had to spool; return how many there were.
+
+    Raises WarehouseError; events not yet inserted stay in the spool.
+    """
+    replayed = 0
+    for path in sorted(spool_dir(warehouse).glob("*.json")):
+        _insert(warehouse, json.loads(path.read_text()))
+        path.unlink(missing_ok=True)
+        replayed += 1
+    return replayed
+
+
+def spool_dir(warehouse: DuckDBWarehouse) -> Path:
+    """Where events wait for this warehouse (LANDFALL_SPOOL_DIR, `.landfall/spool`)."""
+    base = os.environ.get("LANDFALL_SPOOL_DIR")
+    return (Path(base) if base else state_dir() / "spool") / warehouse.target.key
+
+
+def _check(
+    event_type: str,
+    source_system: str,
+    correlation_id: str,
+    error_message: str | None,
+    failed: bool,
+) -> None:
+    if event_type not in EVENT_TYPES:
+        raise ValueError(
+            f"event_type: expected one of {', '.join(EVENT_TYPES)}, got {event_type!r}"
+        )
+    if not source_system:
+        raise ValueError(f"{event_type}: source_system is required")
+    if not correlation_id:
+        raise ValueError(f"{event_type}: correlation_id is required")
+    if failed != bool(error_message):
+        raise ValueError(
+            f"{event_type}: error_message is {'required' if failed else 'for failures only'}"
+        )
+
+
+def _insert(warehouse: DuckDBWarehouse, event: Mapping[str, Any]) -> None:
+    columns = ", ".join(event)
+    values = ", ".join(
+        {"payload": "cast(? as json)", "created_at": "cast(? as timestamptz)"}.get(name, "?")
+        for name in event
+    )
+    event_log = warehouse.table("event_log")
+    warehouse.execute(
+        f"insert into {event_log} ({columns}) select {values}"
+        f" where not exists (select 1 from {event_log} where event_id = ?)",
+        (*event.values(), event["event_id"]),
+    )
+
+
+def _spool(warehouse: DuckDBWarehouse, event: Mapping[str, Any], error: Exception) -> None:
+    directory = spool_dir(warehouse)
+    line = json.dumps(event)
+    # The line goes out first: a full disk may refuse the file as well.
+    logger.error("event not written, spooled to %s: %s", directory, line)
+    if not isinstance(error, WarehouseError):
+        logger.error("the insert failed with %s", describe(error))
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{event['created_at'].replace(':', '')}-{event['event_id']}.json"
+    partial = path.with_suffix(".part")
+    with partial.open("w") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)

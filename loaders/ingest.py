@@ -1,0 +1,272 @@
+"""One ingestion: extract, land, merge, check, and say what became of every object."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import time
+from collections.abc import Callable
+from typing import Any
+
+from loaders import crashpoints, transform
+from loaders.errors import LandfallError, describe
+from loaders.items import (
+    Cursor,
+    Deleted,
+    FetchRequest,
+    Gone,
+    Item,
+    Listed,
+    ObservationClock,
+    Observed,
+    Source,
+    Unfetched,
+    Usage,
+)
+from loaders.job import Job, job_name_for
+from loaders.landing import (
+    DEFAULT_BATCH_SIZE,
+    Landing,
+    dead_ids,
+    held_ids,
+    newest_observation,
+    stored_cursor,
+)
+from loaders.progress import NullProgress, Progress
+from loaders.warehouse import DuckDBWarehouse
+
+HARD_TIMEOUT_MARGIN = 900.0
+"""Seconds that landing, merge and checks may take after --max-duration is over."""
+
+
+class DeadLettered(LandfallError):
+    """Objects of this run lie among the dead letters; everything else is stored."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestOptions:
+    """What bounds and shapes one run."""
+
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    full_resync: bool = False
+    batch_size: int = DEFAULT_BATCH_SIZE
+    max_duration: float = 3000.0
+    max_objects: int | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """As job.started records them."""
+        return {
+            name: value.isoformat() if isinstance(value, dt.datetime) else value
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None
+        }
+
+    def date_filter(self) -> dict[str, str] | None:
+        """As ingestion.completed records it."""
+        bounds = {"since": self.since, "until": self.until}
+        return {name: bound.isoformat() for name, bound in bounds.items() if bound} or None
+
+
+@dataclasses.dataclass
+class Tally:
+    """What became of what the source listed."""
+
+    listed: int = 0
+    already_held: int = 0
+    already_dead: int = 0
+    gone: int = 0
+
+
+@dataclasses.dataclass
+class RunSummary:
+    """What a run reports at its end."""
+
+    correlation_id: str
+    telemetry: dict[str, Any]
+    counts: dict[str, int]
+    tests: dict[str, int]
+    warnings: tuple[str, ...]
+    duration_seconds: float
+    has_more: bool
+
+
+class Ingestion:
+    """One run of one connection: its job, and the work in it."""
+
+    def __init__(
+        self,
+        warehouse: DuckDBWarehouse,
+        open_source: Callable[[], Source],
+        *,
+        source_system: str,
+        connection_name: str,
+        options: IngestOptions,
+        progress: Progress | None = None,
+    ) -> None:
+        self.job = Job(
+            warehouse,
+            job_name=job_name_for(source_system, connection_name),
+            source_system=source_system,
+            connection_name=connection_name,
+            parameters=options.parameters(),
+            timeout_seconds=options.max_duration + HARD_TIMEOUT_MARGIN,
+        )
+        self.summary: RunSummary | None = None
+        self._warehouse = warehouse
+        self._open_source = open_source
+        self._options = options
+        self._progress = progress or NullProgress()
+
+    def run(self) -> None:
+        """Start, extract and land, merge, check, end. Raises what made it fail, after
+        job.failed is written; `summary` is set whenever the merge was reached."""
+        self.job.start()
+        try:
+            telemetry = self._ingest()
+            self._merge_and_check(telemetry)
+        except BaseException as error:
+            self.job.fail(error)
+            raise
+
+    def dry_run(self) -> dict[str, Any]:
+        """Extract and count; write nothing at all, not even an event."""
+        return self._extract(dry_run=True)
+
+    def _ingest(self) -> dict[str, Any]:
+        began = time.monotonic()
+        try:
+            telemetry = self._extract(dry_run=False)
+        except BaseException as error:
+            duration = round(time.monotonic() - began, 3)
+            self.job.log(
+                "ingestion.failed",
+                {"duration_seconds": duration, "step": self.job.step},
+                describe(error),
+            )
+            raise
+        self.job.log("ingestion.completed", telemetry)
+        crashpoints.reached("ingestion.after_event")
+        return telemetry
+
+    def _extract(self, *, dry_run: bool) -> dict[str, Any]:
+        began = time.monotonic()
+        usage = Usage()
+        self.job.step = "extract"
+        source = self._open_source()
+        landing = self._new_landing(source, dry_run)
+        tally = Tally()
+        try:
+            landing.drain_pending()
+            request = self._request(usage, began, dry_run)
+            for item in source.fetch(request):
+                crashpoints.reached("extract.first_object")
+                self._take(item, landing, tally)
+            self.job.step = "land"
+            landing.flush()
+        finally:
+            source.close()
+            self._progress.stop()
+        counts = landing.counts
+        return {
+            "records_extracted": tally.listed,
+            "records_landed": counts.landed,
+            "already_held": tally.already_held,
+            "gone": tally.gone,
+            "dead_lettered": counts.dead_lettered + tally.already_dead,
+            "new_dead_letters": counts.dead_lettered,
+            "bytes": counts.bytes,
+            "api_calls": usage.api_calls,
+            "api_units": usage.api_units,
+            "retries": usage.retries,
+            "throttled_seconds": round(usage.throttled_seconds, 3),
+            "chunks": counts.chunks,
+            "mode": request.mode,
+            "has_more": request.has_more,
+            "date_filter": self._options.date_filter(),
+            "objects": counts.objects,
+            "duration_seconds": round(time.monotonic() - began, 3),
+        }
+
+    def _take(self, item: Item, landing: Landing, tally: Tally) -> None:
+        match item:
+            case Listed(count, already_held, already_dead):
+                tally.listed += count
+                tally.already_held += already_held
+                tally.already_dead += already_dead
+                self._progress.expect(count - already_held - already_dead)
+                return
+            case Observed():
+                landing.observe(item)
+            case Deleted():
+                landing.delete(item)
+            case Gone():
+                tally.gone += 1
+            case Unfetched(object_type, external_id, reason):
+                landing.set_aside(object_type, external_id, reason)
+            case Cursor():
+                self.job.step = "land"
+                landing.flush(item)
+                return
+        self._progress.advance()
+
+    def _merge_and_check(self, telemetry: dict[str, Any]) -> None:
+        self.job.step = "merge"
+        crashpoints.reached("merge.before")
+        with self._warehouse.open():
+            self._progress.note("merging and checking (dbt build)")
+            result = transform.build(self._warehouse.target, self.job.correlation_id)
+            crashpoints.reached("merge.after")
+            self.job.step = "check"
+            counts = transform.merge_counts(self._warehouse, self.job.correlation_id)
+            self.summary = RunSummary(
+                self.job.correlation_id,
+                telemetry,
+                counts,
+                result.tests,
+                result.warnings,
+                self.job.duration_seconds,
+                telemetry["has_more"],
+            )
+            if result.error:
+                raise result.error
+            if telemetry["new_dead_letters"]:
+                raise DeadLettered(
+                    f"{self.job.source_system}: {telemetry['new_dead_letters']} object(s) could not"
+                    " be stored and lie among the dead letters, all others are stored;"
+                    " see run.py dead-letters"
+                )
+            self.job.step = "end"
+            self.job.complete({**counts, "tests": result.tests, "merge": {}})
+            self.summary.duration_seconds = self.job.duration_seconds
+
+    def _new_landing(self, source: Source, dry_run: bool) -> Landing:
+        return Landing(
+            self._warehouse,
+            source_system=source.source_system,
+            connection_name=self.job.connection_name or "",
+            correlation_id=self.job.correlation_id,
+            idem_key_of=source.idem_key,
+            created_at_of=source.created_at,
+            volatile_keys=source.volatile_keys,
+            batch_size=self._options.batch_size,
+            dry_run=dry_run,
+        )
+
+    def _request(self, usage: Usage, began: float, dry_run: bool) -> FetchRequest:
+        of_connection = (self._warehouse, self.job.source_system, self.job.connection_name or "")
+        is_empty = dry_run and not self._warehouse.is_bootstrapped()
+        options = self._options
+        return FetchRequest(
+            clock=ObservationClock(None if is_empty else newest_observation(*of_connection)),
+            usage=usage,
+            held=lambda object_type: set() if is_empty else held_ids(*of_connection, object_type),
+            dead=lambda object_type: set() if is_empty else dead_ids(*of_connection, object_type),
+            cursor=lambda stream: None if is_empty else stored_cursor(*of_connection, stream),
+            cancelled=self.job.cancelled,
+            must_stop=lambda: time.monotonic() - began > options.max_duration,
+            max_objects=options.max_objects,
+            since=options.since,
+            until=options.until,
+            full_resync=options.full_resync,
+        )

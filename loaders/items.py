@@ -1,0 +1,163 @@
+"""What a source yields: states of objects, and what became of the ones it has no state of."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Protocol
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listed:
+    """Distinct ids that the source listed, and those of them that need no fetch.
+
+    `count` is negative when a bounded run takes back what it did not get to.
+    """
+
+    count: int
+    already_held: int = 0
+    already_dead: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observed:
+    """One object as the API sent it. `external_id` is the id it was asked for by."""
+
+    object_type: str
+    text: str | bytes
+    observed_at: dt.datetime
+    external_id: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deleted:
+    """The source says that this object, once there, is no more: a tombstone."""
+
+    object_type: str
+    external_id: str
+    observed_at: dt.datetime
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gone:
+    """Listed, but not there any more when it was fetched; never stored, so no tombstone."""
+
+    object_type: str
+    external_id: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unfetched:
+    """An object that the source keeps failing on; `reason` carries no content."""
+
+    object_type: str
+    external_id: str | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a stream stands once everything yielded before is landed."""
+
+    stream: str
+    value: Mapping[str, Any]
+    observed_at: dt.datetime
+
+
+Item = Listed | Observed | Deleted | Gone | Unfetched | Cursor
+
+
+class ObservationClock:
+    """The clock that orders states: never behind what the connection has stored.
+
+    A machine's clock may jump back; an observation may not, or a newer state of an
+    object would look stale.
+    """
+
+    def __init__(
+        self,
+        newest_stored: dt.datetime | None = None,
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._clock = clock
+        self._last = newest_stored or dt.datetime.min.replace(tzinfo=dt.UTC)
+        self._lock = threading.Lock()
+
+    def now(self) -> dt.datetime:
+        """The current time, at least a microsecond after any earlier one."""
+        with self._lock:
+            self._last = max(self._clock(), self._last + dt.timedelta(microseconds=1))
+            return self._last
+
+
+@dataclasses.dataclass
+class Usage:
+    """What the API calls of a run cost; sources add to it from any thread."""
+
+    api_calls: int = 0
+    api_units: int = 0
+    retries: int = 0
+    throttled_seconds: float = 0.0
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
+
+    def add(
+        self, *, calls: int = 0, units: int = 0, retries: int = 0, throttled: float = 0.0
+    ) -> None:
+        """Count calls, quota units, retries and seconds of waiting."""
+        with self._lock:
+            self.api_calls += calls
+            self.api_units += units
+            self.retries += retries
+            self.throttled_seconds += throttled
+
+
+@dataclasses.dataclass
+class FetchRequest:
+    """What a run asks of a source, and what the source may ask of the run."""
+
+    clock: ObservationClock
+    usage: Usage
+    held: Callable[[str], Collection[str]]
+    """Ids of an object type that the warehouse holds alive, or has queued."""
+    dead: Callable[[str], Collection[str]]
+    """Ids of an object type that lie among the dead letters."""
+    cursor: Callable[[str], Mapping[str, Any] | None]
+    """Stored cursor of a stream."""
+    cancelled: threading.Event
+    """Set when the run ends early: stop waiting and retrying."""
+    must_stop: Callable[[], bool] = lambda: False
+    """Whether the time for fetching is over."""
+    max_objects: int | None = None
+    """Fetch at most so many objects."""
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    full_resync: bool = False
+    mode: str = "full"
+    """Set by the source: full, incremental or resync."""
+    has_more: bool = False
+    """Set by the source when it stopped before the end."""
+
+
+class Source(Protocol):
+    """One source system. `fetch` yields untouched payloads; landing does the rest."""
+
+    source_system: str
+    volatile_keys: Collection[str]
+
+    def fetch(self, request: FetchRequest) -> Iterator[Item]:
+        """Yield items; raise SourceError or TransientSourceError."""
+        ...
+
+    def idem_key(self, object_type: str, payload: Mapping[str, Any]) -> str:
+        """The object's idem_key; ValueError when it has no id."""
+        ...
+
+    def created_at(self, object_type: str, payload: Mapping[str, Any]) -> dt.datetime | None:
+        """When the object came into being; None when the source does not say."""
+        ...
+
+    def close(self) -> None:
+        """Give back threads and connections."""
+        ...

@@ -1,0 +1,237 @@
+"""One run of a job: its lease, its events, its end, whatever happens to it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from loaders import crashpoints, transform
+from loaders.config import PACKAGE_NAME
+from loaders.errors import Interrupted, LandfallError, TimedOut, WarehouseBusy, describe
+from loaders.event_log import JOB_RUN, log_event, replay_spool
+from loaders.runs import OpenRun, close_orphans, host_identity
+from loaders.warehouse import DuckDBWarehouse
+
+logger = logging.getLogger(__name__)
+
+_END_LOCK_SECONDS = 5.0
+
+
+def new_correlation_id(job_name: str) -> str:
+    """`{job_name}-{UTC yyyymmddhhmmss}-{4 hex}`."""
+    return f"{job_name}-{dt.datetime.now(dt.UTC):%Y%m%d%H%M%S}-{secrets.token_hex(2)}"
+
+
+class Job:
+    """The lifecycle of one run: exactly one job.started, exactly one end.
+
+    `start` waits for the lease (one run of a connection at a time) up to `lock_wait`
+    seconds. Ends may be asked for by two threads at once (the work, and a signal): the
+    first wins.
+    """
+
+    def __init__(
+        self,
+        warehouse: DuckDBWarehouse,
+        *,
+        job_name: str,
+        source_system: str,
+        connection_name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout_seconds: float = 3600.0,
+    ) -> None:
+        self.warehouse = warehouse
+        self.job_name = job_name
+        self.source_system = source_system
+        self.connection_name = connection_name
+        self.correlation_id = new_correlation_id(job_name)
+        self.timeout_seconds = timeout_seconds
+        self.step = "start"
+        self.cancelled = threading.Event()
+        self._parameters = dict(parameters or {})
+        self._started_at: float | None = None
+        self._ended = False
+        self._event_lock = threading.Lock()
+
+    def start(self) -> None:
+        """Prepare the warehouse, take the lease, write job.started.
+
+        Raises WarehouseBusy when another run of the connection goes on too long.
+        """
+        began = time.monotonic()
+        pause = 0.2
+        while True:
+            with self.warehouse.open():
+                transform.bootstrap(self.warehouse)
+                replayed = replay_spool(self.warehouse)
+                if replayed:
+                    logger.info("%d spooled event(s) replayed", replayed)
+                alive, closed = close_orphans(self.warehouse, dt.datetime.now(dt.UTC))
+                if closed:
+                    logger.warning("%d orphaned run(s) closed", closed)
+                holder = self._lease_holder(alive)
+                if holder is None:
+                    crashpoints.reached("start.before_event")
+                    self._write_start()
+                    crashpoints.reached("start.after_event")
+                    return
+            waited = time.monotonic() - began
+            if waited + pause > self.warehouse.lock_wait or self.cancelled.is_set():
+                raise WarehouseBusy(
+                    f"{self.source_system}: connection '{self.connection_name}' is being run by"
+                    f" {holder.correlation_id} since {holder.started_at:%H:%M:%S} UTC;"
+                    " wait for it, or raise --lock-wait"
+                )
+            self.cancelled.wait(pause)
+            pause = min(pause * 1.5, 5.0)
+
+    def complete(self, telemetry: Mapping[str, Any]) -> None:
+        """Write job.completed, unless the run has ended otherwise."""
+        self._end("job.completed", telemetry)
+
+    def fail(self, error: BaseException) -> None:
+        """Write job.failed, unless the run has ended otherwise or never started."""
+        error_type = error.error_type if isinstance(error, LandfallError) else type(error).__name__
+        retryable = isinstance(error, LandfallError) and error.retryable
+        self._end(
+            "job.failed",
+            {"error_type": error_type, "step": self.step, "retryable": retryable},
+            describe(error),
+        )
+
+    def log(
+        self, event_type: str, payload: Mapping[str, Any], error_message: str | None = None
+    ) -> None:
+        """Write an ingestion event of this run."""
+        log_event(
+            self.warehouse,
+            event_type,
+            source_system=self.source_system,
+            connection_name=self.connection_name,
+            object_type=JOB_RUN if event_type.startswith("job.") else None,
+            correlation_id=self.correlation_id,
+            error_message=error_message,
+            payload=payload,
+        )
+
+    @property
+    def duration_seconds(self) -> float:
+        """Seconds since job.started."""
+        return round(time.monotonic() - (self._started_at or time.monotonic()), 3)
+
+    def _lease_holder(self, alive: list[OpenRun]) -> OpenRun | None:
+        if self.connection_name is None:
+            return None
+        mine = (self.source_system, self.connection_name)
+        return next(
+            (run for run in alive if (run.source_system, run.connection_name) == mine), None
+        )
+
+    def _write_start(self) -> None:
+        with self._event_lock:
+            self._started_at = time.monotonic()
+            self.log(
+                "job.started",
+                {
+                    "job_name": self.job_name,
+                    "package_name": PACKAGE_NAME,
+                    "parameters": self._parameters,
+                    "timeout_seconds": self.timeout_seconds,
+                    "host": host_identity(),
+                    "pid": os.getpid(),
+                },
+            )
+
+    def _end(
+        self, event_type: str, telemetry: Mapping[str, Any], error_message: str | None = None
+    ) -> None:
+        # A signal must not wait for ever on a thread that hangs while it writes an event.
+        locked = self._event_lock.acquire(timeout=_END_LOCK_SECONDS)
+        try:
+            if self._ended or self._started_at is None:
+                return
+            self._ended = True
+            crashpoints.reached("end.before_event")
+            self.log(
+                event_type,
+                {
+                    "job_name": self.job_name,
+                    "package_name": PACKAGE_NAME,
+                    "duration_seconds": self.duration_seconds,
+                    **telemetry,
+                },
+                error_message,
+            )
+            crashpoints.reached("end.after_event")
+        finally:
+            if locked:
+                self._event_lock.release()
+
+
+def run_supervised(job: Job, work: Callable[[], None]) -> None:
+    """Run `work` in a thread while this one listens for signals and the hard timeout.
+
+    Python runs signal handlers in the main thread only, between bytecodes: a long
+    statement of the work would keep it deaf. SIGTERM, SIGINT and the timeout write
+    job.failed and end the process at once: what the work was doing is what a kill
+    would have interrupted, and every step survives that. Re-raises what `work` raises.
+    """
+    outcome: list[BaseException] = []
+    done = threading.Event()
+    received: list[int] = []
+
+    def target() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - re-raised below, in the main thread
+            outcome.append(error)
+        finally:
+            done.set()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        done.set()
+
+    previous = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        worker = threading.Thread(target=target, name="landfall-work", daemon=True)
+        worker.start()
+        finished = done.wait(job.timeout_seconds)
+        if received:
+            _end_now(job, Interrupted(received[0]))
+        if not finished:
+            _end_now(job, TimedOut(f"the run exceeded its {job.timeout_seconds:g} s; run it again"))
+        worker.join()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if outcome:
+        raise outcome[0]
+
+
+def _end_now(job: Job, error: LandfallError) -> None:
+    job.cancelled.set()
+    job.warehouse.lock_wait = 0.0  # nothing may wait for a lock any more
+    job.fail(error)
+    print(f"error: {describe(error)}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(error.exit_code)
+
+
+def job_name_for(source_system: str, connection_name: str) -> str:
+    """`{source}_ingest_{connection}`, safe in a correlation_id."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", f"{source_system}_ingest_{connection_name}")

@@ -1,0 +1,130 @@
+"""Runs as the event log shows them: which are open, which are orphaned, how they ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from loaders.event_log import JOB_RUN, log_event
+from loaders.warehouse import DuckDBWarehouse
+
+ORPHANED = "Orphaned"
+GRACE = dt.timedelta(minutes=10)
+"""How long after its timeout a run without an end row may still write one."""
+_LOOK_BACK = dt.timedelta(days=30)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A run with a job.started and no end row."""
+
+    correlation_id: str
+    source_system: str
+    connection_name: str | None
+    started_at: dt.datetime
+    payload: dict[str, Any]
+
+    def is_orphaned(self, now: dt.datetime) -> bool:
+        """Whether its process is provably gone, or its timeout and the grace have passed."""
+        if self._process_is_gone():
+            return True
+        timeout = dt.timedelta(seconds=float(self.payload.get("timeout_seconds") or 0))
+        return now > self.started_at + timeout + GRACE
+
+    def _process_is_gone(self) -> bool:
+        host, pid = self.payload.get("host"), self.payload.get("pid")
+        if not host or not pid or not host.get("boot_id"):
+            return False
+        here = host_identity()
+        if any(host.get(part) != here[part] for part in ("boot_id", "pid_namespace")):
+            return False
+        return process_start(int(pid)) != str(host.get("process_start"))
+
+
+def host_identity() -> dict[str, str | None]:
+    """What tells this machine, this boot, this container and this process from others."""
+    return {
+        "name": socket.gethostname(),
+        "boot_id": _read("/proc/sys/kernel/random/boot_id"),
+        "pid_namespace": _link("/proc/self/ns/pid"),
+        "process_start": process_start(os.getpid()),
+    }
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this machine began, in clock ticks since boot; None when it is gone.
+
+    Source: proc(5), /proc/pid/stat, field 22. A zombie counts as gone.
+    """
+    stat = _read(f"/proc/{pid}/stat")
+    if stat is None:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def open_runs(warehouse: DuckDBWarehouse, now: dt.datetime) -> list[OpenRun]:
+    """Runs of the last 30 days without an end row, oldest first."""
+    event_log = warehouse.table("event_log")
+    rows = warehouse.execute(
+        "select correlation_id, source_system, connection_name, created_at, payload"
+        f" from {event_log} as started"
+        " where event_type = 'job.started' and created_at > ?"
+        f" and not exists (select 1 from {event_log} as ended"
+        " where ended.correlation_id = started.correlation_id and ended.created_at > ?"
+        " and ended.event_type in ('job.completed', 'job.failed'))"
+        " order by created_at",
+        (now - _LOOK_BACK, now - _LOOK_BACK),
+    )
+    return [
+        OpenRun(correlation_id, source_system, connection_name, started_at, json.loads(payload))
+        for correlation_id, source_system, connection_name, started_at, payload in rows
+    ]
+
+
+def close_orphans(warehouse: DuckDBWarehouse, now: dt.datetime) -> tuple[list[OpenRun], int]:
+    """Append job.failed (`Orphaned`) to runs that died; return the runs still open and
+    how many were closed."""
+    alive, closed = [], 0
+    for run in open_runs(warehouse, now):
+        if not run.is_orphaned(now):
+            alive.append(run)
+            continue
+        log_event(
+            warehouse,
+            "job.failed",
+            source_system=run.source_system,
+            connection_name=run.connection_name,
+            object_type=JOB_RUN,
+            correlation_id=run.correlation_id,
+            error_message="the run ended without an end row; closed by a later run",
+            payload={
+                "job_name": run.payload.get("job_name"),
+                "package_name": run.payload.get("package_name"),
+                "duration_seconds": None,
+                "error_type": ORPHANED,
+                "step": None,
+                "retryable": True,
+            },
+        )
+        closed += 1
+    return alive, closed
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def _link(path: str) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None

@@ -1,0 +1,102 @@
+"""The /sandbox/ endpoints: counters, faults, settings and changes. They need no credentials."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from loaders.sandbox.changes import apply_changes
+from loaders.sandbox.faults import FaultRules
+from loaders.sandbox.gmail import GmailApi
+from loaders.sandbox.mailbox import Mailbox, is_visible
+from loaders.sandbox.oauth import OAuthApi
+from loaders.sandbox.wire import Api, Request, Response, json_response
+
+_IDS_PER_CHUNK = 5_000
+
+
+class Control:
+    """Everything the server is told from outside, and what it counts."""
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        """Serve `mailbox` without faults, latency or quota."""
+        self.mailbox = mailbox
+        self.gmail = GmailApi(mailbox)
+        self.apis: list[Api] = [self.gmail, OAuthApi()]
+        self.faults = FaultRules()
+        self.latency_seconds = 0.0
+        self._requests: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def count(self, method: str) -> None:
+        """Count one request."""
+        with self._lock:
+            self._requests[method] += 1
+
+    def answer(self, request: Request) -> Response:
+        """Answer a control request; a malformed one is 400 with the reason as text."""
+        handlers = {
+            ("GET", "/sandbox/stats"): self._stats,
+            ("POST", "/sandbox/reset-stats"): self._reset_stats,
+            ("PUT", "/sandbox/faults"): self._set_faults,
+            ("PUT", "/sandbox/settings"): self._set_settings,
+            ("POST", "/sandbox/changes"): self._change,
+        }
+        handler = handlers.get((request.method, request.path))
+        if handler is None:
+            return json_response({"error": f"no control endpoint {request.path}"}, 404)
+        try:
+            return json_response(handler(json.loads(request.body or b"null")))
+        except (ValueError, TypeError, AttributeError) as error:
+            return json_response({"error": str(error)}, 400)
+
+    def live_ids(self, include_hidden: bool) -> Iterator[bytes]:
+        """Yield the ids of all messages that exist, newest first, one a line, in chunks."""
+        lines: list[str] = []
+        for index in range(self.mailbox.total - 1, -1, -1):
+            if not self.mailbox.exists(index):
+                continue
+            if include_hidden or is_visible(frozenset(self.mailbox.labels(index))):
+                lines.append(self.mailbox.message_id(index) + "\n")
+            if len(lines) == _IDS_PER_CHUNK:
+                yield "".join(lines).encode()
+                lines.clear()
+        if lines:
+            yield "".join(lines).encode()
+
+    def _stats(self, body: Any) -> dict[str, Any]:
+        with self._lock:
+            requests = dict(self._requests)
+        return {
+            "requests": requests,
+            "units": sum(api.quota.units for api in self.apis),
+            "refused": sum(api.quota.refused for api in self.apis),
+        }
+
+    def _reset_stats(self, body: Any) -> dict[str, Any]:
+        with self._lock:
+            self._requests.clear()
+        for api in self.apis:
+            api.quota.reset_counters()
+        return {}
+
+    def _set_faults(self, body: Any) -> dict[str, Any]:
+        self.faults.set(body)
+        return {}
+
+    def _set_settings(self, body: Any) -> dict[str, Any]:
+        known = {"latency", "quota", "history_expired_before"}
+        if unknown := body.keys() - known:
+            raise ValueError(f"unknown setting {sorted(unknown)}; known: {sorted(known)}")
+        if "latency" in body:
+            self.latency_seconds = float(body["latency"])
+        if "quota" in body:
+            self.gmail.quota.configure(body["quota"])
+        if "history_expired_before" in body:
+            oldest = body["history_expired_before"]
+            self.mailbox.state.expire_history_before(None if oldest is None else int(oldest))
+        return {}
+
+    def _change(self, body: Any) -> dict[str, Any]:
+        return apply_changes(self.mailbox, body)

@@ -1,0 +1,179 @@
+"""The sandbox's server process: HTTP in, the right API's answer out."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from loaders.sandbox.control import Control
+from loaders.sandbox.mailbox import Mailbox
+from loaders.sandbox.state import State
+from loaders.sandbox.wire import Api, ApiError, Call, Request, Response
+
+DEFAULT_SIZE = 250
+DEFAULT_SEED = 1
+
+
+class SandboxServer(ThreadingHTTPServer):
+    """A threaded server on the loopback interface, one thread a connection."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, control: Control) -> None:
+        """Listen on `port` (0: a free one)."""
+        self.control = control
+        super().__init__(("127.0.0.1", port), SandboxHandler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over clients that hang up; name any other error, without its text."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            print(f"sandbox: a connection failed: {type(error).__name__}", file=sys.stderr)
+
+
+class SandboxHandler(BaseHTTPRequestHandler):
+    """Reads a request, finds who answers it, and writes the answer."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "LandfallSandbox/1"
+    # Nagle's algorithm and delayed ACKs together cost 40 ms an answer on a kept connection.
+    disable_nagle_algorithm = True
+    wbufsize = 1 << 16
+    server: SandboxServer
+
+    def do_GET(self) -> None:
+        """Answer a GET request."""
+        self._handle()
+
+    def do_POST(self) -> None:
+        """Answer a POST request."""
+        self._handle()
+
+    def do_PUT(self) -> None:
+        """Answer a PUT request."""
+        self._handle()
+
+    def do_DELETE(self) -> None:
+        """Answer a DELETE request."""
+        self._handle()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Log nothing: the terminal belongs to the program that started the server."""
+
+    def _handle(self) -> None:
+        request = self._read_request()
+        if request.path == "/sandbox/live-ids":
+            self._send_live_ids(request)
+        elif request.path.startswith("/sandbox/"):
+            self._send(self.server.control.answer(request))
+        else:
+            self._answer_api(request)
+
+    def _read_request(self) -> Request:
+        url = urlsplit(self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        return Request(
+            method=self.command,
+            path=unquote(url.path),
+            query=parse_qs(url.query, keep_blank_values=True),
+            headers={name.lower(): value for name, value in self.headers.items()},
+            body=self.rfile.read(length),
+        )
+
+    def _answer_api(self, request: Request) -> None:
+        control = self.server.control
+        for api in control.apis:
+            if call := api.match(request):
+                return self._answer_call(api, call)
+        return self._send(control.gmail.error(404, "notFound", "Not Found"))
+
+    def _answer_call(self, api: Api, call: Call) -> None:
+        control = self.server.control
+        control.count(call.method)
+        action = control.faults.fire(call.method, call.object_id)
+        time.sleep(control.latency_seconds + (action.latency_seconds if action else 0))
+        if action is None:
+            return self._send(_run(api, call))
+        if action.is_drop:
+            self.close_connection = True
+            return None
+        return self._send(action.answer(api) or action.alter(_run(api, call)))
+
+    def _send(self, response: Response) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        body = response.body
+        if response.is_truncated:
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        self.wfile.write(body)
+
+    def _send_live_ids(self, request: Request) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        include_hidden = request.query.get("include") == ["all"]
+        for chunk in self.server.control.live_ids(include_hidden):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        self.wfile.write(b"0\r\n\r\n")
+
+
+def _run(api: Api, call: Call) -> Response:
+    try:
+        return call.run()
+    except ApiError as error:
+        return error.response
+    except Exception as error:
+        # Only the type: the text could quote a message.
+        print(f"sandbox: {call.method} failed: {type(error).__name__}", file=sys.stderr)
+        return api.error(500, "internalError", f"The sandbox failed: {type(error).__name__}")
+
+
+def _exit_at_end_of_input() -> None:
+    """Leave when stdin closes: the parent holds its other end, however it dies."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="loaders.sandbox.server", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free port")
+    parser.add_argument("--state", type=Path, help="SQLite file for changes; default: memory")
+    parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="messages to generate")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="another seed, other mail")
+    parser.add_argument(
+        "--exit-with-parent", action="store_true", help="end with stdin; leave Ctrl-C to the parent"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until stopped; prints one line of JSON with the port when ready."""
+    options = _parse_arguments(arguments)
+    state = State(options.state, options.seed, options.size)
+    server = SandboxServer(options.port, Control(Mailbox(state.seed, state.size, state)))
+    if options.exit_with_parent:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
+    print(json.dumps({"port": server.server_port}), flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        server.server_close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

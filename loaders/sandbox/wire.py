@@ -1,0 +1,71 @@
+"""What an API module and the server exchange: requests, responses, calls."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from loaders.sandbox.quota import Quota
+
+JSON_TYPE = "application/json; charset=UTF-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; header names are lower case, `query` keeps repeated parameters."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Response:
+    """One HTTP answer. `is_truncated` sends half the body and closes the connection."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON_TYPE
+    headers: dict[str, str] = field(default_factory=dict)
+    is_truncated: bool = False
+
+
+class ApiError(Exception):
+    """A request answered by an error; carries the finished answer."""
+
+    def __init__(self, response: Response) -> None:
+        """Wrap the `response` to send."""
+        super().__init__(f"HTTP {response.status}")
+        self.response = response
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request matched to one method of an API.
+
+    `method` names it in counters, costs and fault rules ("messages.get"); `object_id` is the id
+    in the path, if any; `run` gives the answer or raises ApiError.
+    """
+
+    method: str
+    object_id: str | None
+    run: Callable[[], Response]
+
+
+class Api(Protocol):
+    """One API that the server speaks."""
+
+    quota: Quota
+
+    def match(self, request: Request) -> Call | None:
+        """Return the call a request stands for, or None when it isn't one of this API."""
+
+    def error(self, status: int, reason: str, message: str) -> Response:
+        """Return an error answer in this API's own shape."""
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return `value` as a JSON answer."""
+    return Response(status, json.dumps(value, ensure_ascii=False).encode())

@@ -1,0 +1,183 @@
+"""Upserting objects from other Python jobs, on the same path as the sources."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from loaders import transform
+from loaders.config import load_target
+from loaders.idem_keys import IdemKeyFunction
+from loaders.ingest import Ingestion, IngestOptions
+from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Unfetched
+from loaders.landing import DEFAULT_BATCH_SIZE, Landing, newest_observation
+from loaders.warehouse import DuckDBWarehouse, open_warehouse
+
+CreatedAtFunction = Callable[[Mapping[str, Any]], dt.datetime | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class UpsertResult:
+    """What became of the objects; the merge counts are zero when `merge` was false."""
+
+    correlation_id: str
+    landed: int
+    dead_lettered: int
+    counts: Mapping[str, int]
+    """inserted, updated, unchanged, deleted, undeleted, stale"""
+
+
+def upsert_objects(
+    objects: Iterable[Mapping[str, Any]],
+    *,
+    source_system: str,
+    connection_name: str,
+    object_type: str,
+    idem_key_fn: IdemKeyFunction,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    merge: bool = True,
+    created_at_fn: CreatedAtFunction | None = None,
+    volatile_keys: Collection[str] = (),
+    correlation_id: str | None = None,
+    warehouse: DuckDBWarehouse | None = None,
+) -> UpsertResult:
+    """Land objects in batches and merge them into raw_objects in one statement.
+
+    `objects` is any iterable of JSON objects; it is read once and never held whole:
+    memory is bounded by `batch_size`. `idem_key_fn` makes an object's key, see
+    loaders.idem_keys; an object it refuses with ValueError becomes a dead letter.
+
+    Called without `correlation_id` and with `merge`, this is a job of its own, with its
+    three events. With a `correlation_id` it is a part of the caller's run, and with
+    `merge=False` it only lands: the next merge takes the objects in. Neither writes
+    events.
+
+    Raises ValueError for a missing argument and LandfallError when the job fails; then
+    job.failed is written and what was landed waits for the next merge.
+    """
+    for name, value in (
+        ("source_system", source_system),
+        ("connection_name", connection_name),
+        ("object_type", object_type),
+        ("idem_key_fn", idem_key_fn),
+    ):
+        if not value:
+            raise ValueError(f"upsert_objects: {name} is required")
+    if batch_size < 1:
+        raise ValueError(f"upsert_objects: batch_size must be at least 1, got {batch_size}")
+    warehouse = warehouse or open_warehouse(load_target())
+    source = _IterableSource(
+        objects, source_system, object_type, idem_key_fn, created_at_fn, volatile_keys
+    )
+    if merge and correlation_id is None:
+        return _as_job(source, warehouse, connection_name, batch_size)
+    return _within_run(source, warehouse, connection_name, batch_size, merge, correlation_id)
+
+
+class _IterableSource:
+    """Python objects in the shape of a source."""
+
+    def __init__(
+        self,
+        objects: Iterable[Mapping[str, Any]],
+        source_system: str,
+        object_type: str,
+        idem_key_fn: IdemKeyFunction,
+        created_at_fn: CreatedAtFunction | None,
+        volatile_keys: Collection[str],
+    ) -> None:
+        self.source_system = source_system
+        self.volatile_keys = volatile_keys
+        self._objects = objects
+        self._object_type = object_type
+        self._idem_key_fn = idem_key_fn
+        self._created_at_fn = created_at_fn
+
+    def fetch(self, request: FetchRequest) -> Iterator[Item]:
+        for item in self.items(request.clock):
+            yield Listed(1)
+            yield item
+
+    def items(self, clock: ObservationClock) -> Iterator[Observed | Unfetched]:
+        for payload in self._objects:
+            try:
+                text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+            except (TypeError, ValueError, RecursionError) as error:
+                reason = f"cannot be written as JSON: {type(error).__name__}"
+                yield Unfetched(self._object_type, None, reason)
+            else:
+                yield Observed(self._object_type, text, clock.now())
+
+    def idem_key(self, object_type: str, payload: Mapping[str, Any]) -> str:
+        return self._idem_key_fn(payload)
+
+    def created_at(self, object_type: str, payload: Mapping[str, Any]) -> dt.datetime | None:
+        return self._created_at_fn(payload) if self._created_at_fn else None
+
+    def close(self) -> None:
+        pass
+
+
+def _as_job(
+    source: _IterableSource, warehouse: DuckDBWarehouse, connection_name: str, batch_size: int
+) -> UpsertResult:
+    ingestion = Ingestion(
+        warehouse,
+        lambda: source,
+        source_system=source.source_system,
+        connection_name=connection_name,
+        options=IngestOptions(batch_size=batch_size),
+    )
+    ingestion.run()
+    summary = ingestion.summary
+    assert summary is not None
+    return UpsertResult(
+        summary.correlation_id,
+        summary.telemetry["records_landed"],
+        summary.telemetry["new_dead_letters"],
+        summary.counts,
+    )
+
+
+def _within_run(
+    source: _IterableSource,
+    warehouse: DuckDBWarehouse,
+    connection_name: str,
+    batch_size: int,
+    merge: bool,
+    correlation_id: str | None,
+) -> UpsertResult:
+    run = correlation_id or "unmerged"
+    with warehouse.open():
+        transform.bootstrap(warehouse)
+        clock = ObservationClock(
+            newest_observation(warehouse, source.source_system, connection_name)
+        )
+    landing = Landing(
+        warehouse,
+        source_system=source.source_system,
+        connection_name=connection_name,
+        correlation_id=run,
+        idem_key_of=source.idem_key,
+        created_at_of=source.created_at,
+        volatile_keys=source.volatile_keys,
+        batch_size=batch_size,
+    )
+    landing.drain_pending()
+    for item in source.items(clock):
+        if isinstance(item, Observed):
+            landing.observe(item)
+        else:
+            landing.set_aside(item.object_type, item.external_id, item.reason)
+    landing.flush()
+    counts = dict.fromkeys(transform.MERGE_ACTIONS, 0)
+    if merge:
+        with warehouse.open():
+            result = transform.build(warehouse.target, run)
+            if result.error:
+                raise result.error
+            counts = transform.merge_counts(warehouse, run)
+    return UpsertResult(run, landing.counts.landed, landing.counts.dead_lettered, counts)

@@ -1,0 +1,39 @@
+{# Every event carries the telemetry fields of its type; failures say why, successes do not. #}
+{% macro payload_violations(period) -%}
+    {%- set required = {
+        'job.started': ['job_name', 'package_name', 'parameters', 'timeout_seconds', 'host', 'pid'],
+        'job.completed': [
+            'job_name', 'package_name', 'duration_seconds', 'inserted', 'updated', 'unchanged',
+            'deleted', 'undeleted', 'stale', 'tests',
+        ],
+        'job.failed': [
+            'job_name', 'package_name', 'duration_seconds', 'error_type', 'step', 'retryable',
+        ],
+        'ingestion.completed': [
+            'records_extracted', 'records_landed', 'already_held', 'gone', 'dead_lettered',
+            'bytes', 'api_calls', 'api_units', 'retries', 'throttled_seconds', 'chunks', 'mode',
+            'has_more', 'date_filter', 'objects', 'duration_seconds',
+        ],
+        'ingestion.failed': ['duration_seconds', 'step'],
+    } -%}
+    select
+        correlation_id,
+        event_id,
+        event_type,
+    from ({{ run_events(period, 'assert_event_payloads') }}) as events
+    where
+        status != case
+            when event_type in ('job.failed', 'ingestion.failed') then 'failed' else 'ok'
+        end
+        or (status = 'failed') != (error_message is not null)
+        {%- for event_type, fields in required.items() %}
+        or (
+            event_type = '{{ event_type }}'
+            and (
+                {%- for field in fields %}
+                {{ json_query('payload', '$.' ~ field) }} is null{{ ' or' if not loop.last }}
+                {%- endfor %}
+            )
+        )
+        {%- endfor %}
+{%- endmacro %}

@@ -1,0 +1,32 @@
+{# Events of the runs that began in a period: `recent`, the last acceptance_days, or `older`.
+   Runs excused for `test` in accepted_violations are left out. The recent period reads a day
+   more, so that a run across its edge is seen whole, and nothing older: partitions prune. #}
+{% macro run_events(period, test) -%}
+    {%- if period not in ('recent', 'older') -%}
+        {{ exceptions.raise_compiler_error(
+            "run_events: period must be 'recent' or 'older', got " ~ period
+        ) }}
+    {%- endif -%}
+    {%- set edge = days_ago(var('acceptance_days')) -%}
+    {%- set bound = days_ago(var('acceptance_days') + 1) if period == 'recent' else none -%}
+    select events.*
+    from {{ source('telemetry', 'event_log') }} as events
+    inner join (
+        select
+            correlation_id,
+            min(created_at) as began_at,
+        from {{ source('telemetry', 'event_log') }}
+        {% if bound %}where created_at >= {{ bound }}{% endif %}
+        group by correlation_id
+    ) as runs on events.correlation_id = runs.correlation_id
+    where
+        runs.began_at {{ '>=' if period == 'recent' else '<' }} {{ edge }}
+        {% if bound %}and events.created_at >= {{ bound }}{% endif %}
+        and not exists (
+            select 1
+            from {{ ref('accepted_violations') }} as accepted
+            where
+                accepted.correlation_id = events.correlation_id
+                and accepted.test = '{{ test }}'
+        )
+{%- endmacro %}

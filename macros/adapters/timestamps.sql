@@ -1,0 +1,55 @@
+{% macro timestamp_now() -%}
+    {{ return(adapter.dispatch('timestamp_now', 'landfall')()) }}
+{%- endmacro %}
+
+{% macro duckdb__timestamp_now() -%}
+    now()
+{%- endmacro %}
+
+{% macro bigquery__timestamp_now() -%}
+    current_timestamp()
+{%- endmacro %}
+
+{% macro days_ago(days) -%}
+    {{ return(adapter.dispatch('days_ago', 'landfall')(days)) }}
+{%- endmacro %}
+
+{% macro duckdb__days_ago(days) -%}
+    (now() - to_days({{ days }}))
+{%- endmacro %}
+
+{% macro bigquery__days_ago(days) -%}
+    timestamp_sub(current_timestamp(), interval {{ days }} day)
+{%- endmacro %}
+
+{# A count of milliseconds since 1970, as text, to a timestamp; NULL when it is none. #}
+{% macro timestamp_from_millis(text) -%}
+    {{ return(adapter.dispatch('timestamp_from_millis', 'landfall')(text)) }}
+{%- endmacro %}
+
+{% macro duckdb__timestamp_from_millis(text) -%}
+    case
+        when try_cast({{ text }} as bigint) between 0 and 253402300799999
+            then epoch_ms(try_cast({{ text }} as bigint)) at time zone 'UTC'
+    end
+{%- endmacro %}
+
+{% macro bigquery__timestamp_from_millis(text) -%}
+    case
+        when safe_cast({{ text }} as int64) between 0 and 253402300799999
+            then timestamp_millis(safe_cast({{ text }} as int64))
+    end
+{%- endmacro %}
+
+{# Seconds between two timestamps, fractions included. #}
+{% macro seconds_between(earlier, later) -%}
+    {{ return(adapter.dispatch('seconds_between', 'landfall')(earlier, later)) }}
+{%- endmacro %}
+
+{% macro duckdb__seconds_between(earlier, later) -%}
+    (epoch_us({{ later }}) - epoch_us({{ earlier }})) / 1000000.0
+{%- endmacro %}
+
+{% macro bigquery__seconds_between(earlier, later) -%}
+    timestamp_diff({{ later }}, {{ earlier }}, microsecond) / 1000000.0
+{%- endmacro %}

@@ -1,0 +1,71 @@
+{# on-run-start of a plain dbt command: every table there, before any node is selected.
+   The wrapper runs it through run_bootstrap, when something is missing. #}
+{% macro bootstrap() -%}
+    {%- if is_own_job() -%}
+        {%- do remember_raw_objects() -%}
+        {{ bootstrap_sql() }}
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro run_bootstrap() -%}
+    {%- set sql = bootstrap_sql() -%}
+    {%- if sql | trim -%}{%- do run_query(sql) -%}{%- endif -%}
+{%- endmacro %}
+
+{# dbt listed the relations before its hooks ran. Unaware of the new table it would build
+   raw_objects by CTAS, which loses what another first run merges meanwhile. #}
+{% macro remember_raw_objects() -%}
+    {%- set node = graph.nodes['model.landfall.raw_objects'] -%}
+    {%- set relation = api.Relation.create(
+        database=node.database, schema=node.schema, identifier=node.alias, type='table'
+    ) -%}
+    {%- if load_cached_relation(relation) is none -%}
+        {%- do adapter.cache_added(relation) -%}
+    {%- endif -%}
+{%- endmacro %}
+
+{# CREATE for what is missing and ADD COLUMN for what came later: forward only, safe to
+   repeat, safe for two first runs at once. One definition: the documented columns. #}
+{% macro bootstrap_sql() -%}
+    {%- set nodes = [graph.nodes['model.landfall.raw_objects']] -%}
+    {%- for node in graph.sources.values() if node.package_name == 'landfall' -%}
+        {%- do nodes.append(node) -%}
+    {%- endfor -%}
+    {%- set statements = [] -%}
+    {%- for node in nodes -%}
+        {%- set relation = api.Relation.create(
+            database=node.database, schema=node.schema, identifier=node.identifier or node.alias
+        ) -%}
+        {%- do statements.append(create_schema_sql(relation)) -%}
+        {%- do statements.append(create_table_sql(relation, node)) -%}
+        {%- set present = adapter.get_columns_in_relation(relation) | map(attribute='name') | map('lower') | list -%}
+        {%- for column in node.columns.values() if present and column.name not in present -%}
+            {%- do statements.append(add_column_sql(relation, column)) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{ return(statements | unique | join(';\n')) }}
+{%- endmacro %}
+
+{% macro create_table_sql(relation, node) -%}
+create table if not exists {{ relation }} (
+    {%- for column in node.columns.values() %}
+    {{ column_sql(column) }}
+    {{- ' not null' if is_required(column) }}
+    {{- ' ' ~ column_options(column) }}{{ ',' if not loop.last }}
+    {%- endfor %}
+)
+{{ table_layout(node.config.meta.get('layout')) }}
+{%- endmacro %}
+
+{# A column added to rows that are already there cannot be NOT NULL. #}
+{% macro add_column_sql(relation, column) -%}
+alter table {{ relation }} add column if not exists {{ column_sql(column) }}
+{%- endmacro %}
+
+{% macro column_sql(column) -%}
+    {{ return(column.name ~ ' ' ~ column_type(column.data_type)) }}
+{%- endmacro %}
+
+{% macro is_required(column) -%}
+    {{ return(column.constraints | selectattr('type', 'equalto', 'not_null') | list | length > 0) }}
+{%- endmacro %}

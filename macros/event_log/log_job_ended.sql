@@ -1,0 +1,40 @@
+{# on-run-end: job.completed or job.failed of a plain dbt command, told by its results. #}
+{% macro log_job_ended(results) -%}
+    {#- dbt wants to see a hook's refs outside of any condition -#}
+    {%- set _ = ref('raw_objects') -%}
+    {%- if is_own_job() -%}
+        {%- set failures = [] -%}
+        {%- set tests = {'passed': 0, 'warned': 0, 'failed': 0} -%}
+        {%- for result in results -%}
+            {%- set status = result.status | string -%}
+            {%- if result.node.resource_type in ('test', 'unit_test') -%}
+                {%- set outcome = {'pass': 'passed', 'success': 'passed', 'warn': 'warned'}.get(status, 'failed') -%}
+                {%- do tests.update({outcome: tests[outcome] + 1}) -%}
+            {%- endif -%}
+            {%- if status in ('error', 'fail', 'runtime error', 'partial success') -%}
+                {%- do failures.append(result) -%}
+            {%- endif -%}
+        {%- endfor -%}
+        {%- set duration = (
+            modules.datetime.datetime.now(modules.pytz.utc) - run_started_at
+        ).total_seconds() -%}
+        {%- set telemetry = {
+            'job_name': job_name(),
+            'package_name': project_name,
+            'duration_seconds': duration | round(3),
+        } -%}
+        {%- if failures -%}
+            {%- set only_tests = failures | rejectattr('node.resource_type', 'in', ['test', 'unit_test']) | list | length == 0 -%}
+            {%- do telemetry.update({
+                'error_type': 'CheckFailed' if only_tests else 'TransformFailed',
+                'step': 'check' if only_tests else 'merge',
+                'retryable': false,
+                'tests': tests,
+            }) -%}
+            {{ log_event('job.failed', json_literal(telemetry), failed_nodes_message(failures)) }}
+        {%- else -%}
+            {%- do telemetry.update({'tests': tests}) -%}
+            {{ log_event('job.completed', json_with_merge_counts(telemetry)) }}
+        {%- endif -%}
+    {%- endif -%}
+{%- endmacro %}

@@ -1,0 +1,33 @@
+{{ config(
+    materialized='incremental',
+    incremental_strategy='merge',
+    unique_key='idem_key',
+    full_refresh=false,
+    on_schema_change='ignore',
+    post_hook=["{{ drain_landed_objects() }}", "{{ drain_cursors() }}"],
+) }}
+-- grain: one row per idem_key; the MERGE itself is macros/merge/merge_objects.sql
+with landed_objects as (
+    select * from {{ ref('stg_landed_objects') }}
+),
+
+objects as (
+    select
+        idem_key,
+        source_system,
+        connection_name,
+        object_type,
+        external_id,
+        {{ json_parse('payload') }} as payload,
+        payload_hash,
+        object_created_at,
+        first_seen,
+        observed_at as last_seen,
+        observed_at as changed_at,
+        case when is_deleted then observed_at end as deleted_at,
+        correlation_id as changed_by,
+        content_observed_at,
+    from landed_objects
+)
+
+select * from objects

@@ -1,0 +1,65 @@
+-- grain: one row per idem_key that waits in the landing queue, its states folded into one
+with landed_objects as (
+    select * from {{ source('landing', 'landed_objects') }}
+),
+
+complete_loads as (
+    select load_id from {{ source('landing', '_dlt_loads') }} where status = 0
+),
+
+complete as (
+    select landed_objects.*
+    from landed_objects
+    inner join complete_loads on landed_objects._dlt_load_id = complete_loads.load_id
+),
+
+-- One sort serves every window: newest state first. A tombstone carries no payload, so
+-- the newest content is the first payload that is not null.
+folded as (
+    select
+        idem_key,
+        source_system,
+        connection_name,
+        object_type,
+        external_id,
+        first_value(payload ignore nulls) over newest_first as payload,
+        payload_hash,
+        min(object_created_at) over newest_first as object_created_at,
+        min(observed_at) over newest_first as first_seen,
+        observed_at,
+        first_value(case when not is_deleted then observed_at end ignore nulls)
+            over newest_first as content_observed_at,
+        is_deleted,
+        correlation_id,
+        row_number() over (
+            partition by idem_key
+            order by observed_at desc, is_deleted desc, payload_hash desc
+        ) as state_rank,
+    from complete
+    window newest_first as (
+        partition by idem_key
+        order by observed_at desc, is_deleted desc, payload_hash desc
+        rows between unbounded preceding and unbounded following
+    )
+),
+
+newest as (
+    select
+        idem_key,
+        source_system,
+        connection_name,
+        object_type,
+        external_id,
+        payload,
+        payload_hash,
+        object_created_at,
+        first_seen,
+        observed_at,
+        content_observed_at,
+        is_deleted,
+        correlation_id,
+    from folded
+    where state_rank = 1
+)
+
+select * from newest

@@ -1,0 +1,2 @@
+-- A row is an event that lacks a telemetry field of its type, or whose status and message disagree.
+{{ payload_violations('recent') }}

@@ -1,0 +1,13 @@
+-- A row is an object whose times contradict each other: seen before it was first seen,
+-- changed or deleted outside of the time it was seen in.
+select
+    idem_key,
+    merged_by,
+from {{ ref('raw_objects') }}
+where
+    last_seen >= {{ days_ago(var('acceptance_days')) }}
+    and (
+        first_seen > last_seen
+        or changed_at not between first_seen and last_seen
+        or (deleted_at is not null and deleted_at != changed_at)
+    )

@@ -1,0 +1,2 @@
+-- A row is a run whose events do not follow each other.
+{{ timestamp_violations('recent') }}
