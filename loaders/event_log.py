@@ -87,7 +87,7 @@ def log_event(
     }
     try:
         _insert(warehouse, event)
-    except Exception as error:  # whatever stops the insert, the event must survive
+    except Exception as error:  # noqa: BLE001 - whatever stops the insert, the event survives
         _spool(warehouse, event, error)
     return str(event["event_id"])
 

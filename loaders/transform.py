@@ -112,7 +112,18 @@ def _invoke(target: Target, correlation_id: str, command: Sequence[str], *, quie
         str(PROJECT_DIR / "target" / target.name),
     ]
     with _environment(LANDFALL_CORRELATION_ID=correlation_id):
-        return dbtRunner().invoke(arguments)
+        try:
+            return dbtRunner().invoke(arguments)
+        finally:
+            _release_file(target)
+
+
+def _release_file(target: Target) -> None:
+    """Close what dbt-duckdb keeps open until the process ends: it would lock others out."""
+    if target.type == "duckdb":
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+        DuckDBConnectionManager.close_all_connections()
 
 
 def _read_results(results: Sequence[Any], success: bool) -> BuildResult:

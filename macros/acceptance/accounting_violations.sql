@@ -2,7 +2,7 @@
 {% macro accounting_violations(period) -%}
     select
         correlation_id,
-        event_id,
+        event_id
     from ({{ run_events(period, 'assert_batch_upsert') }}) as events
     where
         event_type = 'ingestion.completed'

@@ -3,7 +3,7 @@
 {% macro correlation_id_violations(period) -%}
     select
         correlation_id,
-        count(*) as event_count,
+        count(*) as event_count
     from ({{ run_events(period, 'assert_correlation_ids') }}) as events
     group by correlation_id
     having

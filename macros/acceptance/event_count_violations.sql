@@ -3,7 +3,7 @@
 {% macro event_count_violations(period) -%}
     select
         correlation_id,
-        count(*) as event_count,
+        count(*) as event_count
     from ({{ run_events(period, 'assert_no_per_object_events') }}) as events
     where coalesce({{ json_text('payload', '$.error_type') }}, '') != 'Orphaned'
     group by correlation_id

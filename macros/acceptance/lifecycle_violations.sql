@@ -4,7 +4,7 @@
     select
         correlation_id,
         starts,
-        real_ends,
+        real_ends
     from (
         select
             correlation_id,
@@ -18,7 +18,7 @@
             min(case when event_type = 'job.started' then created_at end) as started_at,
             max(case
                 when event_type in ('job.completed', 'job.failed') then created_at
-            end) as ended_at,
+            end) as ended_at
         from ({{ run_events(period, 'assert_job_lifecycle') }}) as events
         group by correlation_id
     ) as runs

@@ -19,7 +19,7 @@
     select
         correlation_id,
         event_id,
-        event_type,
+        event_type
     from ({{ run_events(period, 'assert_event_payloads') }}) as events
     where
         status != case

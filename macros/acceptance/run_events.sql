@@ -14,7 +14,7 @@
     inner join (
         select
             correlation_id,
-            min(created_at) as began_at,
+            min(created_at) as began_at
         from {{ source('telemetry', 'event_log') }}
         {% if bound %}where created_at >= {{ bound }}{% endif %}
         group by correlation_id

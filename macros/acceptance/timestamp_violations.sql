@@ -3,7 +3,7 @@
 {% macro timestamp_violations(period) -%}
     select
         correlation_id,
-        min(created_at) as first_event_at,
+        min(created_at) as first_event_at
     from ({{ run_events(period, 'assert_timestamps') }}) as events
     group by correlation_id
     having

@@ -7,7 +7,7 @@
             {{ compiled_code }}
         )
     {%- else -%}
-        {{ return(dbt_duckdb.duckdb__create_table_as(
+        {{ return(dbt.duckdb__create_table_as(
             temporary, relation, compiled_code, language, **kwargs
         )) }}
     {%- endif -%}

@@ -15,13 +15,18 @@
 {# dbt listed the relations before its hooks ran. Unaware of the new table it would build
    raw_objects by CTAS, which loses what another first run merges meanwhile. #}
 {% macro remember_raw_objects() -%}
-    {%- set node = graph.nodes['model.landfall.raw_objects'] -%}
-    {%- set relation = api.Relation.create(
-        database=node.database, schema=node.schema, identifier=node.alias, type='table'
-    ) -%}
+    {%- set relation = raw_objects_relation() -%}
     {%- if load_cached_relation(relation) is none -%}
         {%- do adapter.cache_added(relation) -%}
     {%- endif -%}
+{%- endmacro %}
+
+{# raw_objects for a hook, in which ref() would have to stand outside of any condition. #}
+{% macro raw_objects_relation() -%}
+    {%- set node = graph.nodes['model.landfall.raw_objects'] -%}
+    {{ return(api.Relation.create(
+        database=node.database, schema=node.schema, identifier=node.alias, type='table'
+    )) }}
 {%- endmacro %}
 
 {# CREATE for what is missing and ADD COLUMN for what came later: forward only, safe to
@@ -38,7 +43,7 @@
         ) -%}
         {%- do statements.append(create_schema_sql(relation)) -%}
         {%- do statements.append(create_table_sql(relation, node)) -%}
-        {%- set present = adapter.get_columns_in_relation(relation) | map(attribute='name') | map('lower') | list -%}
+        {%- set present = column_names(relation) -%}
         {%- for column in node.columns.values() if present and column.name not in present -%}
             {%- do statements.append(add_column_sql(relation, column)) -%}
         {%- endfor -%}

@@ -15,7 +15,7 @@
                 {%- for action in actions %}
                 count(case when last_action = '{{ action }}' then 1 end) as {{ action }},
                 {%- endfor %}
-            from {{ ref('raw_objects') }}
+            from {{ raw_objects_relation() }}
             where merged_by = {{ text_literal(correlation_id()) }}
         ) as merged
     )

@@ -1,7 +1,5 @@
 {# on-run-end: job.completed or job.failed of a plain dbt command, told by its results. #}
 {% macro log_job_ended(results) -%}
-    {#- dbt wants to see a hook's refs outside of any condition -#}
-    {%- set _ = ref('raw_objects') -%}
     {%- if is_own_job() -%}
         {%- set failures = [] -%}
         {%- set tests = {'passed': 0, 'warned': 0, 'failed': 0} -%}

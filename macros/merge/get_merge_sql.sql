@@ -3,7 +3,7 @@
     {%- if model.name == 'raw_objects' -%}
         {{ return(merge_objects(target, source)) }}
     {%- endif -%}
-    {{ return(dbt_duckdb.duckdb__get_merge_sql(
+    {{ return(dbt.duckdb__get_merge_sql(
         target, source, unique_key, dest_columns, incremental_predicates
     )) }}
 {%- endmacro %}

@@ -26,7 +26,7 @@ objects as (
         observed_at as changed_at,
         case when is_deleted then observed_at end as deleted_at,
         correlation_id as changed_by,
-        content_observed_at,
+        content_observed_at
     from landed_objects
 )
 

@@ -1,4 +1,4 @@
--- grain: one row per idem_key that waits in the landing queue, with what a MERGE would do now
+-- grain: one row per idem_key in the landing queue, with what a MERGE would do now
 with seen as (
     select * from {{ ref('stg_landed_objects') }}
 ),
@@ -21,7 +21,7 @@ classified as (
             else {{ merge_action(
                 'seen.observed_at', 'seen.is_deleted', 'seen.payload_hash', 'stored'
             ) }}
-        end as merge_action,
+        end as merge_action
     from seen
     left join stored on seen.idem_key = stored.idem_key
 )

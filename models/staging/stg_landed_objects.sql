@@ -1,10 +1,12 @@
--- grain: one row per idem_key that waits in the landing queue, its states folded into one
+-- grain: one row per idem_key in the landing queue, its states folded into one
 with landed_objects as (
     select * from {{ source('landing', 'landed_objects') }}
 ),
 
 complete_loads as (
-    select load_id from {{ source('landing', '_dlt_loads') }} where status = 0
+    select load_id
+    from {{ source('landing', '_dlt_loads') }}
+    where status = 0
 ),
 
 complete as (
@@ -22,19 +24,19 @@ folded as (
         connection_name,
         object_type,
         external_id,
-        first_value(payload ignore nulls) over newest_first as payload,
         payload_hash,
-        min(object_created_at) over newest_first as object_created_at,
-        min(observed_at) over newest_first as first_seen,
         observed_at,
-        first_value(case when not is_deleted then observed_at end ignore nulls)
-            over newest_first as content_observed_at,
         is_deleted,
         correlation_id,
+        first_value(payload ignore nulls) over newest_first as payload,
+        min(object_created_at) over newest_first as object_created_at,
+        min(observed_at) over newest_first as first_seen,
+        first_value(case when not is_deleted then observed_at end ignore nulls)
+            over newest_first as content_observed_at,
         row_number() over (
             partition by idem_key
             order by observed_at desc, is_deleted desc, payload_hash desc
-        ) as state_rank,
+        ) as state_rank
     from complete
     window newest_first as (
         partition by idem_key
@@ -57,7 +59,7 @@ newest as (
         observed_at,
         content_observed_at,
         is_deleted,
-        correlation_id,
+        correlation_id
     from folded
     where state_rank = 1
 )

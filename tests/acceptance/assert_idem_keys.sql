@@ -1,2 +1,3 @@
--- A row is an event with an idem_key; that raw_objects' keys are unique is tested beside the model.
+-- A row is an event with an idem_key. That the keys of raw_objects are unique is tested
+-- beside the model.
 {{ idem_key_violations('recent') }}

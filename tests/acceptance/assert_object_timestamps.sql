@@ -2,7 +2,7 @@
 -- changed or deleted outside of the time it was seen in.
 select
     idem_key,
-    merged_by,
+    merged_by
 from {{ ref('raw_objects') }}
 where
     last_seen >= {{ days_ago(var('acceptance_days')) }}

@@ -1,5 +1,5 @@
 {{ config(severity='warn') }}
--- A row is a violation of any acceptance test by a run older than acceptance_days: reported
+-- A row is a violation of an acceptance test by a run older than acceptance_days: told
 -- until somebody enters it in accepted_violations, but no reason to stop today's run.
 {% set checks = {
     'assert_job_lifecycle': lifecycle_violations('older'),
@@ -13,7 +13,7 @@
 {% for test, violations in checks.items() %}
 select
     '{{ test }}' as test,
-    correlation_id,
+    correlation_id
 from ({{ violations }}) as violations
 {{ 'union all' if not loop.last }}
 {% endfor %}

@@ -1,0 +1,81 @@
+# Everything runs in .venv; uv makes it where it is installed, pip otherwise.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RUN := $(BIN)/python loaders/run.py
+
+# Bytecode makes every start seconds faster; some machines switch it off.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build chaos bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
+
+install: $(INSTALLED) profiles.yml ## .venv with the pinned dependencies, and profiles.yml
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+		test -d $(VENV) || uv venv --quiet --python $(PYTHON) $(VENV); \
+		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+		test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+			--constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $(INSTALLED)
+
+profiles.yml:
+	cp profiles.example.yml profiles.yml
+
+gmail: install ## fetch mail, merge it, check it (the sandbox when no mailbox is configured)
+	$(RUN) gmail
+
+status: install ## the last runs
+	$(RUN) status
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+sql: install
+	$(BIN)/sqlfluff lint models tests/acceptance
+
+pytest-quick: install
+	$(BIN)/pytest -m 'not slow'
+
+pytest-all: install
+	$(BIN)/pytest
+
+# On a warehouse and a profile of its own: a check must not touch somebody's data.
+CHECK := $(CURDIR)/target/check
+build: export LANDFALL_DUCKDB_PATH := $(CHECK)/check.duckdb
+build: export LANDFALL_STATE_DIR := $(CHECK)/state
+build: export DBT_PROFILES_DIR := $(CHECK)
+build: install
+	rm -rf $(CHECK) && mkdir -p $(CHECK) && cp profiles.example.yml $(CHECK)/profiles.yml
+	$(BIN)/dbt build --target-path $(CHECK)/target
+	$(RUN) gmail --connection sandbox
+	$(RUN) gmail --connection sandbox
+	$(BIN)/dbt build --target-path $(CHECK)/target
+	$(BIN)/dbt docs generate --target-path $(CHECK)/target
+	$(RUN) status
+
+check: lint types pytest-quick ## the quick part of the tests, under 3 minutes
+	@echo "check: passed"
+
+test: lint types sql build pytest-all ## everything that proves the project
+	@echo "test: passed"
+
+chaos: install ## kill runs at every named step and at random instants
+	$(BIN)/python -m tests.chaos --sample --random 20
+
+bench: install ## print the benchmarks' tables, write bench-results/
+	$(BIN)/python -m tests.bench
+
+clean: ## remove what make made, warehouses excepted
+	rm -rf $(VENV) target logs .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results

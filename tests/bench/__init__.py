@@ -1,0 +1,1 @@
+"""Benchmarks: measured figures side by side, never an assertion on time."""

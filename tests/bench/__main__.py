@@ -1,0 +1,44 @@
+"""`python -m tests.bench [name ...] [--quick]`: tables on stdout, JSON in bench-results/."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+
+from tests.bench import landing
+from tests.bench.harness import RESULTS
+
+BENCHES = {
+    "landing": landing.run,
+}
+
+
+def main() -> None:
+    """Run the named benchmarks, or all, and keep their figures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHES))
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repeats")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(BENCHES)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    RESULTS.mkdir(exist_ok=True)
+    for name in options.names or BENCHES:
+        now = dt.datetime.now(dt.UTC)
+        figures = {
+            "benchmark": name,
+            "at": now.isoformat(timespec="seconds"),
+            "quick": options.quick,
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "figures": BENCHES[name](options.quick),
+        }
+        path = RESULTS / f"{name}-{now:%Y%m%d%H%M%S}.json"
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

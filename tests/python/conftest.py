@@ -1,0 +1,363 @@
+"""Fixtures: a project of its own for each test, a warehouse, the local stand-in of the APIs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from loaders import transform
+from loaders.config import PROJECT_DIR, load_target
+from loaders.errors import LandfallError
+from loaders.ingest import Ingestion, IngestOptions
+from loaders.items import (
+    Cursor,
+    Deleted,
+    FetchRequest,
+    Gone,
+    Item,
+    Listed,
+    Observed,
+    Unfetched,
+)
+from loaders.sandbox import Sandbox
+from loaders.sources.gmail import GmailConfig, GmailSource
+from loaders.warehouse import DuckDBWarehouse, open_warehouse
+
+TARGET = f"pytest-{os.getpid()}"
+"""A dbt target of this process: its parse cache is nobody else's."""
+MAILBOX_SIZE = 30
+_OWN_VARIABLES = ("LANDFALL_", "SOURCES__", "DBT_", "TRACEPARENT", "DLT_", "GOOGLE_APPLICATION_")
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """Where one test keeps its profile, warehouse file and local state."""
+
+    directory: Path
+
+    @property
+    def duckdb_path(self) -> Path:
+        return self.directory / "warehouse" / "landfall.duckdb"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def profiles(self) -> Path:
+        return self.directory / "profiles.yml"
+
+    @property
+    def dlt_dir(self) -> Path:
+        return self.directory / ".dlt"
+
+    def open_warehouse(self, lock_wait: float = 0.0) -> DuckDBWarehouse:
+        return open_warehouse(load_target(), lock_wait)
+
+    def run_cli(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line in a process of its own."""
+        return subprocess.run(
+            [sys.executable, str(PROJECT_DIR / "loaders" / "run.py"), *arguments],
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def run_dbt(self, *arguments: str) -> Any:
+        """Run a plain dbt command in this process, as a person would type it."""
+        from dbt.cli.main import dbtRunner
+
+        try:
+            return dbtRunner().invoke(
+                [
+                    "--quiet",
+                    "--log-path",
+                    str(self.state_dir / "logs"),
+                    *arguments,
+                    "--project-dir",
+                    str(PROJECT_DIR),
+                    "--target-path",
+                    str(PROJECT_DIR / "target" / TARGET),
+                ]
+            )
+        finally:
+            release_dbt()
+
+
+def release_dbt() -> None:
+    """Close the file that dbt-duckdb keeps open between two commands of a process."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+    DuckDBConnectionManager.close_all_connections()
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same directory for every test: dbt parses again when the warehouse's path changes."""
+    yield tmp_path_factory.mktemp("landfall")
+    shutil.rmtree(PROJECT_DIR / "target" / TARGET, ignore_errors=True)
+
+
+@pytest.fixture
+def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """An empty project: a profile, no warehouse file, no connection, no state."""
+    with _project(workspace, monkeypatch) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    project = Project(workspace / "project")
+    shutil.rmtree(project.directory, ignore_errors=True)
+    project.duckdb_path.parent.mkdir(parents=True)
+    for name in [name for name in os.environ if name.startswith(_OWN_VARIABLES)]:
+        monkeypatch.delenv(name)
+    for name, value in (
+        ("DBT_PROFILES_DIR", project.directory),
+        ("DLT_PROJECT_DIR", project.directory),
+        ("LANDFALL_DUCKDB_PATH", project.duckdb_path),
+        ("LANDFALL_STATE_DIR", project.state_dir),
+        ("LANDFALL_TARGET", TARGET),
+    ):
+        monkeypatch.setenv(name, str(value))
+    profile = yaml.safe_load((PROJECT_DIR / "profiles.example.yml").read_text())
+    outputs = profile["landfall"]["outputs"]
+    outputs[TARGET] = outputs.pop("dev")
+    project.profiles.write_text(yaml.safe_dump(profile))
+    yield project
+    release_dbt()
+
+
+@pytest.fixture(scope="session")
+def bootstrapped_file(workspace: Path) -> Path:
+    """A warehouse file with every table, all empty."""
+    template = workspace / "bootstrapped.duckdb"
+    with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
+        transform.bootstrap(project.open_warehouse())
+        release_dbt()
+        shutil.copy(project.duckdb_path, template)
+    return template
+
+
+@pytest.fixture
+def warehouse(bootstrapped_file: Path, project: Project) -> DuckDBWarehouse:
+    """The test's own warehouse, with every table, all empty."""
+    shutil.copy(bootstrapped_file, project.duckdb_path)
+    return project.open_warehouse()
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[Sandbox]:
+    with Sandbox(size=MAILBOX_SIZE, seed=7) as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(sandbox_server: Sandbox) -> Sandbox:
+    """The shared server without faults, its counters at zero; leave its mailbox as it is."""
+    sandbox_server.set_faults([])
+    sandbox_server.settings(latency=0, quota=None, history_expired_before=None)
+    sandbox_server.reset_stats()
+    return sandbox_server
+
+
+@dataclasses.dataclass
+class Run:
+    """A finished ingestion: what it raised, what it reported."""
+
+    ingestion: Ingestion
+    error: LandfallError | None
+
+    @property
+    def correlation_id(self) -> str:
+        return self.ingestion.job.correlation_id
+
+    @property
+    def telemetry(self) -> dict[str, Any]:
+        assert self.ingestion.summary is not None, self.error
+        return self.ingestion.summary.telemetry
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Merge counts without the zeros."""
+        assert self.ingestion.summary is not None, self.error
+        return {action: count for action, count in self.ingestion.summary.counts.items() if count}
+
+
+def gmail_source(sandbox: Sandbox, connection_name: str = "acct1", **options: Any) -> GmailSource:
+    """The Gmail source against a sandbox, its waits cut short."""
+    from google.oauth2.credentials import Credentials
+
+    config = GmailConfig(
+        api_base_url=sandbox.base_url,
+        **{"backoff_seconds": 0.001, "max_attempts": 4, "timeout_seconds": 10.0, **options},
+    )
+    return GmailSource(connection_name, Credentials(token="any-token"), config)
+
+
+def run_gmail(
+    warehouse: DuckDBWarehouse,
+    sandbox: Sandbox,
+    options: IngestOptions | None = None,
+    **config: Any,
+) -> Run:
+    """One run of connection acct1, the error it ended with kept."""
+    ingestion = Ingestion(
+        warehouse,
+        lambda: gmail_source(sandbox, **config),
+        source_system="gmail",
+        connection_name="acct1",
+        options=options or IngestOptions(),
+    )
+    return run_ingestion(ingestion)
+
+
+def run_ingestion(ingestion: Ingestion) -> Run:
+    try:
+        ingestion.run()
+    except LandfallError as error:
+        return Run(ingestion, error)
+    return Run(ingestion, None)
+
+
+class ScriptedSource:
+    """A source that yields the items it is given."""
+
+    source_system = "acme"
+    volatile_keys: Sequence[str] = ()
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+
+    def fetch(self, request: FetchRequest) -> Iterator[Item]:
+        for item in self._items:
+            if isinstance(item, Observed | Deleted | Gone | Unfetched):
+                yield Listed(1)
+            yield item
+
+    def idem_key(self, object_type: str, payload: Mapping[str, Any]) -> str:
+        from loaders.idem_keys import idem_key
+
+        return idem_key("acme", "acct1", object_type, payload["id"])
+
+    def created_at(self, object_type: str, payload: Mapping[str, Any]) -> dt.datetime | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def run_scripted(warehouse: DuckDBWarehouse, items: Sequence[Item]) -> Run:
+    """One run that lands exactly these items."""
+    ingestion = Ingestion(
+        warehouse,
+        lambda: ScriptedSource(items),
+        source_system="acme",
+        connection_name="acct1",
+        options=IngestOptions(),
+    )
+    return run_ingestion(ingestion)
+
+
+def at(seconds: float) -> dt.datetime:
+    """A moment of a fixed hour."""
+    return dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=seconds)
+
+
+def cursor_item(seconds: float, **value: Any) -> Cursor:
+    return Cursor("messages", value, at(seconds))
+
+
+def events(warehouse: DuckDBWarehouse, correlation_id: str | None = None) -> list[dict[str, Any]]:
+    """The event log's rows, oldest first, their payloads parsed."""
+    columns = (
+        "event_id",
+        "event_type",
+        "source_system",
+        "connection_name",
+        "object_type",
+        "idem_key",
+        "correlation_id",
+        "trace_id",
+        "created_at",
+        "status",
+        "error_message",
+        "payload",
+    )
+    rows = warehouse.execute(
+        f"select {', '.join(columns)} from events.event_log"
+        " where ? is null or correlation_id = ? order by created_at, event_type desc",
+        (correlation_id, correlation_id),
+    )
+    found = [dict(zip(columns, row, strict=True)) for row in rows]
+    for event in found:
+        event["payload"] = json.loads(event["payload"]) if event["payload"] else None
+    return found
+
+
+def event_types(warehouse: DuckDBWarehouse, correlation_id: str | None = None) -> list[str]:
+    return [event["event_type"] for event in events(warehouse, correlation_id)]
+
+
+def stored(warehouse: DuckDBWarehouse) -> dict[str, dict[str, Any]]:
+    """raw_objects by external_id."""
+    columns = (
+        "external_id",
+        "idem_key",
+        "payload",
+        "payload_hash",
+        "object_created_at",
+        "first_seen",
+        "last_seen",
+        "changed_at",
+        "deleted_at",
+        "changed_by",
+        "merged_by",
+        "last_action",
+    )
+    rows = warehouse.execute(f"select {', '.join(columns)} from events.raw_objects")
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+
+
+def count(warehouse: DuckDBWarehouse, table: str) -> int:
+    return int(warehouse.execute(f"select count(*) from {table}")[0][0])
+
+
+def assert_accounted(telemetry: Mapping[str, Any]) -> None:
+    """Whatever was listed is landed, held already, gone or a dead letter."""
+    parts = ("records_landed", "already_held", "gone", "dead_lettered")
+    assert telemetry["records_extracted"] == sum(telemetry[part] for part in parts), telemetry
+
+
+HOSTILE_TEXTS: Mapping[str, str] = {
+    "quotes": "it's a \"quoted\" `value` ''",
+    "backslashes": "C:\\new\\table \\' \\\\",
+    "line breaks": "one\ntwo\r\nthree",
+    "jinja": "{{ 1 / 0 }} {% do x %} {# note #}",
+    "sql": "'); drop table events.event_log; --",
+    "emoji": "naïve café 🦆 \U0001f1e9\U0001f1ea",
+    "line separator": "a\u2028b\u2029c",
+    "control characters": "tab\there \x01\x1b[31m\x7f end",
+    "percent": "100% %s %(name)s {name} $1 ? :p",
+    "json": '{"a": [1, null]}',
+}
+
+hostile = pytest.mark.parametrize("text", HOSTILE_TEXTS.values(), ids=HOSTILE_TEXTS.keys())
+
+Predicate = Callable[[], bool]
