@@ -49,7 +49,9 @@ exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors end as one clear line."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(
+        _bind_relative_times(sys.argv[1:] if arguments is None else arguments)
+    )
     _configure_logging(options.log_format, options.debug)
     try:
         code: int = options.command(options)
@@ -65,6 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         logger.error("error: %s; run again with --debug for the traceback", describe(error))
         return 1
+
+
+def _bind_relative_times(arguments: Sequence[str]) -> list[str]:
+    """`--since -7d` as `--since=-7d`: argparse would take -7d for an option."""
+    bound: list[str] = []
+    for argument in arguments:
+        if bound and bound[-1] in ("--since", "--until") and argument.startswith("-"):
+            bound[-1] += f"={argument}"
+        else:
+            bound.append(argument)
+    return bound
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,10 +175,34 @@ def _gmail(options: argparse.Namespace) -> int:
     configure_dlt()
     from loaders.warehouse import open_warehouse
 
-    connection = load_connection("gmail", options.connection)
     warehouse = open_warehouse(load_target(options.target), options.lock_wait)
+    try:
+        connection = load_connection("gmail", options.connection)
+    except LandfallError as error:
+        if not options.dry_run:
+            _log_failed_start(warehouse, "gmail", options.connection, error)
+        raise
     with _gmail_source(connection, warehouse, options.sandbox_size) as open_source:
         return _ingest(options, connection, warehouse, open_source)
+
+
+def _log_failed_start(
+    warehouse: DuckDBWarehouse, source_system: str, connection_name: str | None, error: Exception
+) -> None:
+    """Log a run that its configuration kept from starting: a scheduler's log must show it.
+
+    Without a connection_name: no connection, no lease.
+    """
+    from loaders.job import Job, job_name_for
+
+    job = Job(
+        warehouse,
+        job_name=job_name_for(source_system, connection_name or "unknown"),
+        source_system=source_system,
+        parameters={"connection": connection_name},
+    )
+    job.start()
+    job.fail(error)
 
 
 @contextlib.contextmanager

@@ -40,16 +40,3 @@
             then timestamp_millis(safe_cast({{ text }} as int64))
     end
 {%- endmacro %}
-
-{# Seconds between two timestamps, fractions included. #}
-{% macro seconds_between(earlier, later) -%}
-    {{ return(adapter.dispatch('seconds_between', 'landfall')(earlier, later)) }}
-{%- endmacro %}
-
-{% macro duckdb__seconds_between(earlier, later) -%}
-    (epoch_us({{ later }}) - epoch_us({{ earlier }})) / 1000000.0
-{%- endmacro %}
-
-{% macro bigquery__seconds_between(earlier, later) -%}
-    timestamp_diff({{ later }}, {{ earlier }}, microsecond) / 1000000.0
-{%- endmacro %}

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from loaders import transform
-from loaders.config import PROJECT_DIR, load_target
+from loaders.config import PROJECT_DIR, Target, load_target
 from loaders.errors import LandfallError
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import (
@@ -134,6 +134,7 @@ def _project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proje
         ("LANDFALL_DUCKDB_PATH", project.duckdb_path),
         ("LANDFALL_STATE_DIR", project.state_dir),
         ("LANDFALL_TARGET", TARGET),
+        ("DBT_WRITE_JSON", "false"),  # half a second a command
     ):
         monkeypatch.setenv(name, str(value))
     profile = yaml.safe_load((PROJECT_DIR / "profiles.example.yml").read_text())
@@ -160,6 +161,26 @@ def warehouse(bootstrapped_file: Path, project: Project) -> DuckDBWarehouse:
     """The test's own warehouse, with every table, all empty."""
     shutil.copy(bootstrapped_file, project.duckdb_path)
     return project.open_warehouse()
+
+
+@pytest.fixture
+def core_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
+    build = transform.build
+    selection = (
+        "--select",
+        "stg_landed_objects",
+        "raw_objects",
+        "accepted_violations",
+        "test_type:singular",
+    )
+
+    def build_core(
+        target: Target, correlation_id: str, arguments: Sequence[str] = (), *, quiet: bool = True
+    ) -> transform.BuildResult:
+        return build(target, correlation_id, (*arguments, *selection), quiet=quiet)
+
+    monkeypatch.setattr(transform, "build", build_core)
 
 
 @pytest.fixture(scope="session")
@@ -359,5 +380,3 @@ HOSTILE_TEXTS: Mapping[str, str] = {
 }
 
 hostile = pytest.mark.parametrize("text", HOSTILE_TEXTS.values(), ids=HOSTILE_TEXTS.keys())
-
-Predicate = Callable[[], bool]

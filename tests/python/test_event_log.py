@@ -1,0 +1,299 @@
+"""log_event: what it writes, what it refuses, and that no event is ever lost or doubled."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from conftest import Project, event_types, events, hostile
+
+from loaders import errors
+from loaders.errors import MAX_MESSAGE, WarehouseError, register_secret
+from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool_dir
+from loaders.job import Job
+from loaders.warehouse import DuckDBWarehouse
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.fixture
+def broken(warehouse: DuckDBWarehouse) -> Iterator[DuckDBWarehouse]:
+    """A warehouse whose event_log takes no rows until `mend` is called."""
+    warehouse.execute("alter table events.event_log rename to event_log_away")
+    yield warehouse
+
+
+def mend(warehouse: DuckDBWarehouse) -> None:
+    warehouse.execute("alter table events.event_log_away rename to event_log")
+
+
+def log(warehouse: DuckDBWarehouse, event_type: str = "job.started", **fields: Any) -> str:
+    return log_event(
+        warehouse, event_type, **{"source_system": "acme", "correlation_id": "run-1", **fields}
+    )
+
+
+def spooled(warehouse: DuckDBWarehouse) -> list[Path]:
+    return sorted(spool_dir(warehouse).glob("*.json"))
+
+
+def test_an_event_is_one_row_with_its_fields(warehouse: DuckDBWarehouse) -> None:
+    before = dt.datetime.now(dt.UTC)
+    event_id = log(warehouse, connection_name="acct1", object_type="job_run")
+    [event] = events(warehouse)
+    assert uuid.UUID(event["event_id"]) == uuid.UUID(event_id)
+    assert before <= event.pop("created_at") <= dt.datetime.now(dt.UTC)
+    assert event == {
+        "event_id": event_id,
+        "event_type": "job.started",
+        "source_system": "acme",
+        "connection_name": "acct1",
+        "object_type": "job_run",
+        "idem_key": None,
+        "correlation_id": "run-1",
+        "trace_id": None,
+        "status": "ok",
+        "error_message": None,
+        "payload": None,
+    }
+
+
+def test_a_payload_is_stored_as_json(warehouse: DuckDBWarehouse) -> None:
+    payload = {"count": 3, "ratio": 0.5, "none": None, "nested": {"list": [1, "two"]}}
+    log(warehouse, payload=payload)
+    assert events(warehouse)[0]["payload"] == payload
+    [(kind,)] = warehouse.execute("select typeof(payload) from events.event_log")
+    assert kind == "JSON"
+
+
+@pytest.mark.parametrize("event_type", ["job.failed", "ingestion.failed"])
+def test_a_failure_has_status_failed_and_its_message(
+    warehouse: DuckDBWarehouse, event_type: str
+) -> None:
+    log(warehouse, event_type, error_message="acme: the widget is gone")
+    [event] = events(warehouse)
+    assert (event["status"], event["error_message"]) == ("failed", "acme: the widget is gone")
+
+
+def test_the_trace_id_comes_from_traceparent(
+    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE_ID}-00f067aa0ba902b7-01")
+    log(warehouse)
+    assert events(warehouse)[0]["trace_id"] == TRACE_ID
+
+
+def test_a_given_trace_id_wins_over_traceparent(
+    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{'0' * 31}1-00f067aa0ba902b7-01")
+    log(warehouse, trace_id=TRACE_ID)
+    assert events(warehouse)[0]["trace_id"] == TRACE_ID
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "nonsense", f"00-{TRACE_ID}", f"00-{TRACE_ID.upper()}-00f067aa0ba902b7-01", "a-b-c-d"],
+)
+def test_a_malformed_traceparent_is_no_trace_id(
+    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", value)
+    log(warehouse)
+    assert events(warehouse)[0]["trace_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("event_type", "fields", "named"),
+    [
+        pytest.param("", {}, "event_type", id="no event type"),
+        pytest.param("object.upserted", {}, "event_type.*job.started", id="unknown event type"),
+        pytest.param("job.started", {"source_system": ""}, "source_system", id="no source"),
+        pytest.param("job.started", {"source_system": None}, "source_system", id="source None"),
+        pytest.param("job.started", {"correlation_id": ""}, "correlation_id", id="no run"),
+        pytest.param("job.started", {"correlation_id": None}, "correlation_id", id="run None"),
+        pytest.param("job.failed", {}, "error_message", id="failure without a message"),
+        pytest.param(
+            "job.failed", {"error_message": ""}, "error_message", id="failure, empty message"
+        ),
+        pytest.param(
+            "job.completed", {"error_message": "x"}, "error_message", id="success with a message"
+        ),
+    ],
+)
+def test_what_an_event_lacks_is_named_and_nothing_is_written(
+    warehouse: DuckDBWarehouse, event_type: str, fields: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        log(warehouse, event_type, **fields)
+    assert events(warehouse) == []
+    assert spooled(warehouse) == []
+
+
+@pytest.mark.parametrize("filler", ["x", "é"], ids=["ascii", "two bytes"])
+def test_a_payload_over_16_kb_is_refused(warehouse: DuckDBWarehouse, filler: str) -> None:
+    overhead = len(json.dumps({"text": ""}, separators=(",", ":")))
+    size = len(json.dumps(filler)) - 2
+    fits = (MAX_PAYLOAD_BYTES - overhead) // size
+    log(warehouse, payload={"text": filler * fits})
+    with pytest.raises(ValueError, match=f"at most {MAX_PAYLOAD_BYTES}"):
+        log(warehouse, payload={"text": filler * (fits + 1)})
+    assert len(events(warehouse)) == 1
+
+
+def test_an_event_that_the_warehouse_refuses_is_spooled_and_printed(
+    broken: DuckDBWarehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        event_id = log(broken, payload={"n": 1})
+    [path] = spooled(broken)
+    assert json.loads(path.read_text())["event_id"] == event_id
+    line = next(record.getMessage() for record in caplog.records if event_id in record.getMessage())
+    assert json.loads(line[line.index("{") :])["event_id"] == event_id
+
+
+def test_a_spooled_event_is_replayed_by_the_next_run_before_its_own(
+    broken: DuckDBWarehouse,
+) -> None:
+    event_id = log(broken, "job.completed", payload={"n": 1})
+    with pytest.raises(WarehouseError):
+        replay_spool(broken)
+    assert len(spooled(broken)) == 1
+    mend(broken)
+    Job(broken, job_name="next", source_system="acme", connection_name="acct1").start()
+    assert event_types(broken) == ["job.completed", "job.started"]
+    first = events(broken)[0]
+    assert first["event_id"] == event_id
+    assert first["payload"] == {"n": 1}
+    assert spooled(broken) == []
+
+
+def test_a_replay_never_doubles_an_event(broken: DuckDBWarehouse) -> None:
+    log(broken)
+    [path] = spooled(broken)
+    content = path.read_text()
+    mend(broken)
+    assert replay_spool(broken) == 1
+    # The process died after the insert and before the unlink.
+    path.write_text(content)
+    assert replay_spool(broken) == 1
+    assert replay_spool(broken) == 0
+    assert len(events(broken)) == 1
+
+
+def test_a_spooled_event_keeps_every_field(
+    broken: DuckDBWarehouse, warehouse: DuckDBWarehouse
+) -> None:
+    created_at = dt.datetime(2026, 2, 3, 4, 5, 6, 789, dt.UTC)
+    fields = {
+        "connection_name": "acct1",
+        "object_type": "job_run",
+        "trace_id": TRACE_ID,
+        "error_message": "it's {{ broken }}",
+        "payload": {"text": "a\u2028b '); --"},
+        "created_at": created_at,
+    }
+    log(broken, "job.failed", **fields)
+    mend(broken)
+    replay_spool(broken)
+    [event] = events(broken)
+    assert {name: event[name] for name in fields} == fields
+
+
+def test_a_locked_warehouse_file_spools_the_event(
+    warehouse: DuckDBWarehouse, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise duckdb.IOException("IO Error: Could not set lock on file: held elsewhere")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(duckdb, "connect", refuse)
+        event_id = log(warehouse)
+    assert [path.stem.endswith(event_id) for path in spooled(warehouse)] == [True]
+    assert replay_spool(warehouse) == 1
+    assert [event["event_id"] for event in events(warehouse)] == [event_id]
+
+
+def test_spooled_events_wait_apart_for_each_warehouse(
+    broken: DuckDBWarehouse, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(broken)
+    monkeypatch.setenv("LANDFALL_DUCKDB_PATH", str(project.directory / "other.duckdb"))
+    assert spooled(project.open_warehouse()) == []
+
+
+def test_registered_secrets_never_reach_the_log(
+    broken: DuckDBWarehouse,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(errors, "_known_secrets", set())
+    canary = "canary-7f3a9b-correct-horse"
+    register_secret(canary)
+    message = f"refused: token {canary} and again {canary}"
+    log(broken, "job.failed", error_message=message)  # spooled
+    spool = "".join(path.read_text() for path in spooled(broken))
+    mend(broken)
+    replay_spool(broken)
+    log(broken, "job.failed", error_message=message)
+    assert [event["error_message"] for event in events(broken)] == [
+        "refused: token *** and again ***"
+    ] * 2
+    assert canary not in spool + caplog.text
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "Bearer abcdef123456",
+        "access_token=abcdef123456",
+        "https://example.test/?key=abcdef123456&x=1",
+        "sk_test_abcdef123456",
+        "ya29.a0abcdef123456",
+        "-----BEGIN PRIVATE KEY-----\nabcdef123456\n-----END PRIVATE KEY-----",
+    ],
+    ids=["bearer", "token", "url key", "stripe key", "google token", "private key"],
+)
+def test_recognisable_credentials_are_blanked(warehouse: DuckDBWarehouse, secret: str) -> None:
+    log(warehouse, "job.failed", error_message=f"refused {secret} at the door")
+    message = events(warehouse)[0]["error_message"]
+    assert "abcdef123456" not in message
+    assert message.startswith("refused ")
+
+
+def test_values_that_a_warehouse_quotes_stay_out(warehouse: DuckDBWarehouse) -> None:
+    log(warehouse, "job.failed", error_message="Malformed JSON at 7.  Input: {dear diary}\nmore")
+    assert events(warehouse)[0]["error_message"] == "Malformed JSON at 7."
+
+
+def test_a_long_message_is_cut(warehouse: DuckDBWarehouse) -> None:
+    log(warehouse, "job.failed", error_message="x" * 5000)
+    message = events(warehouse)[0]["error_message"]
+    assert len(message) == MAX_MESSAGE
+    assert message.endswith("…")
+
+
+@hostile
+def test_hostile_text_is_stored_literally(warehouse: DuckDBWarehouse, text: str) -> None:
+    log(warehouse, "job.failed", error_message=text, payload={"text": text, text: 1})
+    [event] = events(warehouse)
+    assert event["payload"] == {"text": text, text: 1}
+    # A message is one line: only its whitespace is folded.
+    assert event["error_message"] == " ".join(text.split())
+
+
+@hostile
+def test_hostile_text_survives_the_spool(broken: DuckDBWarehouse, text: str) -> None:
+    log(broken, "job.failed", error_message=f"say {text}", payload={"text": text})
+    mend(broken)
+    replay_spool(broken)
+    [event] = events(broken)
+    assert event["payload"] == {"text": text}
+    assert event["error_message"] == " ".join(f"say {text}".split())
