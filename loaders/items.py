@@ -143,8 +143,15 @@ class FetchRequest:
 class Source(Protocol):
     """One source system. `fetch` yields untouched payloads; landing does the rest."""
 
-    source_system: str
-    volatile_keys: Collection[str]
+    @property
+    def source_system(self) -> str:
+        """Name of the system, as in `idem_key`."""
+        ...
+
+    @property
+    def volatile_keys(self) -> Collection[str]:
+        """Member names that change on every read of the same object."""
+        ...
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield items; raise SourceError or TransientSourceError."""
