@@ -26,7 +26,7 @@ from loaders.times import FORMS, parse_duration, parse_time
 if TYPE_CHECKING:
     from loaders.ingest import RunSummary
     from loaders.items import Source
-    from loaders.warehouse import DuckDBWarehouse
+    from loaders.warehouse import Warehouse
 
 logger = logging.getLogger("landfall")
 
@@ -187,7 +187,7 @@ def _gmail(options: argparse.Namespace) -> int:
 
 
 def _log_failed_start(
-    warehouse: DuckDBWarehouse, source_system: str, connection_name: str | None, error: Exception
+    warehouse: Warehouse, source_system: str, connection_name: str | None, error: Exception
 ) -> None:
     """Log a run that its configuration kept from starting: a scheduler's log must show it.
 
@@ -207,7 +207,7 @@ def _log_failed_start(
 
 @contextlib.contextmanager
 def _gmail_source(
-    connection: Connection, warehouse: DuckDBWarehouse, sandbox_size: int
+    connection: Connection, warehouse: Warehouse, sandbox_size: int
 ) -> Iterator[Callable[[], Source]]:
     from loaders.sources.gmail import GmailConfig, GmailSource, load_credentials
 
@@ -239,7 +239,7 @@ def _gmail_source(
 def _ingest(
     options: argparse.Namespace,
     connection: Connection,
-    warehouse: DuckDBWarehouse,
+    warehouse: Warehouse,
     open_source: Callable[[], Source],
 ) -> int:
     from loaders.ingest import Ingestion, IngestOptions

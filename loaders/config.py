@@ -22,7 +22,8 @@ SANDBOX = "sandbox"
 DLT_SETTINGS = {
     "DLT_PROJECT_DIR": str(PROJECT_DIR),
     "RUNTIME__DLTHUB_TELEMETRY": "false",
-    "RUNTIME__LOG_LEVEL": "ERROR",
+    # What it logs as an error it raises too; its log lines quote the warehouse, values included.
+    "RUNTIME__LOG_LEVEL": "CRITICAL",
     # Arrow batches get no _dlt_load_id unless asked for.
     "NORMALIZE__PARQUET_NORMALIZER__ADD_DLT_LOAD_ID": "true",
     # Payloads would stay in the working directory after they are loaded.
@@ -110,9 +111,10 @@ def load_target(name: str | None = None) -> Target:
     if chosen not in outputs:
         raise ConfigError(f"{path}: no target '{chosen}'; it has {', '.join(sorted(outputs))}")
     settings = {key: _render(value) for key, value in outputs[chosen].items()}
-    if settings.get("type") != "duckdb":
+    if settings.get("type") not in ("duckdb", "bigquery"):
         raise ConfigError(
-            f"{path}: target '{chosen}' has type {settings.get('type')!r}; the loaders know duckdb"
+            f"{path}: target '{chosen}' has type {settings.get('type')!r};"
+            " expected duckdb or bigquery"
         )
     for secret in ("token", "refresh_token", "client_secret", "keyfile_json", "password"):
         register_secret(str(settings[secret]) if settings.get(secret) else None)

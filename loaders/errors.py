@@ -27,8 +27,14 @@ def register_secret(value: str | None) -> None:
         _known_secrets.add(value)
 
 
+def storable(text: str) -> str:
+    """The text without unpaired surrogates (of a file name, say), which no warehouse takes."""
+    return text.encode("utf-8", errors="replace").decode()
+
+
 def redact(text: str) -> str:
     """One line of at most 500 characters without registered or recognisable secrets."""
+    text = storable(text)
     for secret in sorted(_known_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     for pattern in _SECRET_PATTERNS:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from loaders.config import state_dir
-from loaders.errors import WarehouseError, describe, redact
-from loaders.warehouse import DuckDBWarehouse
+from loaders.errors import WarehouseError, describe, redact, storable
+from loaders.warehouse import Warehouse
 
 EVENT_TYPES = (
     "job.started",
@@ -43,7 +43,7 @@ def trace_id_from_environment() -> str | None:
 
 
 def log_event(
-    warehouse: DuckDBWarehouse,
+    warehouse: Warehouse,
     event_type: str,
     *,
     source_system: str,
@@ -65,7 +65,7 @@ def log_event(
     """
     failed = event_type.endswith(".failed")
     _check(event_type, source_system, correlation_id, error_message, failed)
-    text = None if payload is None else json.dumps(payload, separators=(",", ":"), default=str)
+    text = None if payload is None else storable(_as_json(payload))
     if text is not None and len(text.encode()) > MAX_PAYLOAD_BYTES:
         raise ValueError(
             f"{event_type}: payload of {len(text.encode())} bytes, expected at most"
@@ -86,26 +86,26 @@ def log_event(
         "payload": text,
     }
     try:
-        _insert(warehouse, event)
+        warehouse.insert_event(event)
     except Exception as error:  # noqa: BLE001 - whatever stops the insert, the event survives
         _spool(warehouse, event, error)
     return str(event["event_id"])
 
 
-def replay_spool(warehouse: DuckDBWarehouse) -> int:
+def replay_spool(warehouse: Warehouse) -> int:
     """Insert the events that earlier runs had to spool; return how many there were.
 
     Raises WarehouseError; events not yet inserted stay in the spool.
     """
     replayed = 0
     for path in sorted(spool_dir(warehouse).glob("*.json")):
-        _insert(warehouse, json.loads(path.read_text()))
+        warehouse.insert_event(json.loads(path.read_text()))
         path.unlink(missing_ok=True)
         replayed += 1
     return replayed
 
 
-def spool_dir(warehouse: DuckDBWarehouse) -> Path:
+def spool_dir(warehouse: Warehouse) -> Path:
     """Where events wait for this warehouse (LANDFALL_SPOOL_DIR, `.landfall/spool`)."""
     base = os.environ.get("LANDFALL_SPOOL_DIR")
     return (Path(base) if base else state_dir() / "spool") / warehouse.target.key
@@ -132,21 +132,11 @@ def _check(
         )
 
 
-def _insert(warehouse: DuckDBWarehouse, event: Mapping[str, Any]) -> None:
-    columns = ", ".join(event)
-    values = ", ".join(
-        {"payload": "cast(? as json)", "created_at": "cast(? as timestamptz)"}.get(name, "?")
-        for name in event
-    )
-    event_log = warehouse.table("event_log")
-    warehouse.execute(
-        f"insert into {event_log} ({columns}) select {values}"
-        f" where not exists (select 1 from {event_log} where event_id = ?)",
-        (*event.values(), event["event_id"]),
-    )
+def _as_json(payload: Mapping[str, Any]) -> str:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
-def _spool(warehouse: DuckDBWarehouse, event: Mapping[str, Any], error: Exception) -> None:
+def _spool(warehouse: Warehouse, event: Mapping[str, Any], error: Exception) -> None:
     directory = spool_dir(warehouse)
     line = json.dumps(event)
     # The line goes out first: a full disk may refuse the file as well.

@@ -33,7 +33,7 @@ from loaders.landing import (
     stored_cursor,
 )
 from loaders.progress import NullProgress, Progress
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
 
 HARD_TIMEOUT_MARGIN = 900.0
 """Seconds that landing, merge and checks may take after --max-duration is over."""
@@ -96,7 +96,7 @@ class Ingestion:
 
     def __init__(
         self,
-        warehouse: DuckDBWarehouse,
+        warehouse: Warehouse,
         open_source: Callable[[], Source],
         *,
         source_system: str,

@@ -20,7 +20,7 @@ from loaders.config import PACKAGE_NAME
 from loaders.errors import Interrupted, LandfallError, TimedOut, WarehouseBusy, describe
 from loaders.event_log import JOB_RUN, log_event, replay_spool
 from loaders.runs import OpenRun, close_orphans, host_identity
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Job:
 
     def __init__(
         self,
-        warehouse: DuckDBWarehouse,
+        warehouse: Warehouse,
         *,
         job_name: str,
         source_system: str,

@@ -23,7 +23,7 @@ from loaders.errors import LandingError, describe
 from loaders.idem_keys import idem_key
 from loaders.items import Cursor, Deleted, Observed
 from loaders.payloads import TOMBSTONE_HASH, admit
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
 
 DEFAULT_BATCH_SIZE = 5_000
 """Objects in a load package, at most."""
@@ -95,7 +95,7 @@ class Landing:
 
     def __init__(
         self,
-        warehouse: DuckDBWarehouse,
+        warehouse: Warehouse,
         *,
         source_system: str,
         connection_name: str,
@@ -336,7 +336,7 @@ class Landing:
 
 
 def held_ids(
-    warehouse: DuckDBWarehouse, source_system: str, connection_name: str, object_type: str
+    warehouse: Warehouse, source_system: str, connection_name: str, object_type: str
 ) -> set[str]:
     """Ids of the live objects that raw_objects holds, or that wait in complete loads."""
     of_type = "source_system = ? and connection_name = ? and object_type = ?"
@@ -353,7 +353,7 @@ def held_ids(
 
 
 def dead_ids(
-    warehouse: DuckDBWarehouse, source_system: str, connection_name: str, object_type: str
+    warehouse: Warehouse, source_system: str, connection_name: str, object_type: str
 ) -> set[str]:
     """Ids that lie among the dead letters; a full resync tries them again."""
     rows = warehouse.execute(
@@ -366,7 +366,7 @@ def dead_ids(
 
 
 def stored_cursor(
-    warehouse: DuckDBWarehouse, source_system: str, connection_name: str, stream: str
+    warehouse: Warehouse, source_system: str, connection_name: str, stream: str
 ) -> dict[str, Any] | None:
     """The newest cursor of a stream among complete loads."""
     rows = warehouse.execute(
@@ -381,7 +381,7 @@ def stored_cursor(
 
 
 def newest_observation(
-    warehouse: DuckDBWarehouse, source_system: str, connection_name: str
+    warehouse: Warehouse, source_system: str, connection_name: str
 ) -> dt.datetime | None:
     """The latest observed_at stored for a connection, merged or not."""
     of_connection = "where source_system = ? and connection_name = ?"
@@ -405,7 +405,7 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _pipelines_dir(warehouse: DuckDBWarehouse, source_system: str, connection_name: str) -> Path:
+def _pipelines_dir(warehouse: Warehouse, source_system: str, connection_name: str) -> Path:
     directory = f"{source_system}-{connection_name}"
     return state_dir() / "pipelines" / warehouse.target.key / directory
 
@@ -419,9 +419,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _is_terminal(error: BaseException) -> bool:
     """Whether dlt says that the warehouse refuses the data itself."""
-    from dlt.load.exceptions import LoadClientJobFailed
+    from dlt.load.exceptions import LoadClientJobFailed, LoadClientJobTerminalRetry
 
-    return any(isinstance(cause, LoadClientJobFailed) for cause in _causes(error))
+    refusals = (LoadClientJobFailed, LoadClientJobTerminalRetry)
+    return any(isinstance(cause, refusals) for cause in _causes(error))
 
 
 def _reason(error: BaseException) -> str:

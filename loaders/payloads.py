@@ -18,8 +18,8 @@ from loaders.errors import PayloadError
 
 MAX_BYTES = 64 * 1024 * 1024
 """Largest payload, in bytes of UTF-8 (a BigQuery row holds 100 MB)."""
-MAX_DEPTH = 400
-"""Deepest nesting (BigQuery's JSON type stops at 500)."""
+MAX_DEPTH = 250
+"""Deepest nesting (orjson, which writes what is hashed, stops at 254, BigQuery's JSON at 500)."""
 TOMBSTONE_HASH = hashlib.sha256(b"null").hexdigest()
 """payload_hash of a deleted object: that of JSON null, which no payload can have."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from loaders.event_log import JOB_RUN, log_event
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
 
 ORPHANED = "Orphaned"
 GRACE = dt.timedelta(minutes=10)
@@ -68,11 +68,12 @@ def process_start(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def open_runs(warehouse: DuckDBWarehouse, now: dt.datetime) -> list[OpenRun]:
+def open_runs(warehouse: Warehouse, now: dt.datetime) -> list[OpenRun]:
     """Runs of the last 30 days without an end row, oldest first."""
     event_log = warehouse.table("event_log")
     rows = warehouse.execute(
-        "select correlation_id, source_system, connection_name, created_at, payload"
+        "select correlation_id, source_system, connection_name, created_at,"
+        f" {warehouse.json_as_text('payload')}"
         f" from {event_log} as started"
         " where event_type = 'job.started' and created_at > ?"
         f" and not exists (select 1 from {event_log} as ended"
@@ -87,7 +88,7 @@ def open_runs(warehouse: DuckDBWarehouse, now: dt.datetime) -> list[OpenRun]:
     ]
 
 
-def close_orphans(warehouse: DuckDBWarehouse, now: dt.datetime) -> tuple[list[OpenRun], int]:
+def close_orphans(warehouse: Warehouse, now: dt.datetime) -> tuple[list[OpenRun], int]:
     """Append job.failed (`Orphaned`) to runs that died; return the runs still open and
     how many were closed."""
     alive, closed = [], 0

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from loaders.runs import ORPHANED, OpenRun
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Run:
         }
 
 
-def last_runs(warehouse: DuckDBWarehouse, limit: int) -> list[Run]:
+def last_runs(warehouse: Warehouse, limit: int) -> list[Run]:
     """The newest runs, newest first; none when the warehouse is not there yet."""
     if not warehouse.is_bootstrapped():
         return []
@@ -45,13 +45,15 @@ def last_runs(warehouse: DuckDBWarehouse, limit: int) -> list[Run]:
         " order by created_at desc limit ?),"
         " ended as ("
         "select ended.*, row_number() over (partition by ended.correlation_id order by"
-        " case when json_extract_string(ended.payload, '$.error_type') = ? then 1 else 0 end,"
+        f" case when {warehouse.json_text('ended.payload', '$.error_type')} = ?"
+        " then 1 else 0 end,"
         " ended.created_at) as end_rank"
         f" from {event_log} as ended where event_type in ('job.completed', 'job.failed')"
         " and created_at >= (select min(created_at) from started))"
         " select started.correlation_id, started.source_system, started.connection_name,"
-        " started.created_at, started.payload, ended.created_at, ended.event_type,"
-        " ended.error_message, ended.payload from started"
+        f" started.created_at, {warehouse.json_as_text('started.payload')}, ended.created_at,"
+        f" ended.event_type, ended.error_message, {warehouse.json_as_text('ended.payload')}"
+        " from started"
         " left join ended on started.correlation_id = ended.correlation_id and ended.end_rank = 1"
         " order by started.created_at desc",
         (limit, ORPHANED),
@@ -118,7 +120,7 @@ def print_runs(runs: list[Run]) -> None:
             print(f"{run.correlation_id}: {run.error_message}")
 
 
-def dead_letters(warehouse: DuckDBWarehouse, limit: int) -> list[dict[str, Any]]:
+def dead_letters(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
     """The newest dead letters, without their payloads."""
     columns = (
         "created_at",
@@ -134,6 +136,9 @@ def dead_letters(warehouse: DuckDBWarehouse, limit: int) -> list[dict[str, Any]]
         return []
     rows = warehouse.execute(
         f"select {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
+        # A package that was refused has left its dead letters behind, and landed them again.
+        " where _dlt_load_id in"
+        f" (select load_id from {warehouse.staging_table('_dlt_loads')} where status = 0)"
         " order by created_at desc limit ?",
         (limit,),
     )

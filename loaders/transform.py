@@ -13,7 +13,7 @@ import yaml
 
 from loaders.config import PROJECT_DIR, Target, state_dir
 from loaders.errors import CheckFailed, LandfallError, TransformFailed, describe
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
 
 MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
 
@@ -54,7 +54,7 @@ def build(
     return _read_results(result.result.results, result.success)
 
 
-def bootstrap(warehouse: DuckDBWarehouse) -> None:
+def bootstrap(warehouse: Warehouse) -> None:
     """Create the tables and columns that the documented ones have and the warehouse lacks.
 
     Raises TransformFailed when dbt cannot.
@@ -69,7 +69,7 @@ def bootstrap(warehouse: DuckDBWarehouse) -> None:
         raise TransformFailed(f"bootstrap: {describe(cause)}")
 
 
-def merge_counts(warehouse: DuckDBWarehouse, correlation_id: str) -> dict[str, int]:
+def merge_counts(warehouse: Warehouse, correlation_id: str) -> dict[str, int]:
     """What the MERGE of a run did, by action, read from the rows it touched."""
     counts = dict.fromkeys(MERGE_ACTIONS, 0)
     rows = warehouse.execute(

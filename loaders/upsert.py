@@ -14,7 +14,7 @@ from loaders.idem_keys import IdemKeyFunction
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Unfetched
 from loaders.landing import DEFAULT_BATCH_SIZE, Landing, newest_observation
-from loaders.warehouse import DuckDBWarehouse, open_warehouse
+from loaders.warehouse import Warehouse, open_warehouse
 
 CreatedAtFunction = Callable[[Mapping[str, Any]], dt.datetime | None]
 
@@ -42,7 +42,7 @@ def upsert_objects(
     created_at_fn: CreatedAtFunction | None = None,
     volatile_keys: Collection[str] = (),
     correlation_id: str | None = None,
-    warehouse: DuckDBWarehouse | None = None,
+    warehouse: Warehouse | None = None,
 ) -> UpsertResult:
     """Land objects in batches and merge them into raw_objects in one statement.
 
@@ -122,7 +122,7 @@ class _IterableSource:
 
 
 def _as_job(
-    source: _IterableSource, warehouse: DuckDBWarehouse, connection_name: str, batch_size: int
+    source: _IterableSource, warehouse: Warehouse, connection_name: str, batch_size: int
 ) -> UpsertResult:
     ingestion = Ingestion(
         warehouse,
@@ -144,7 +144,7 @@ def _as_job(
 
 def _within_run(
     source: _IterableSource,
-    warehouse: DuckDBWarehouse,
+    warehouse: Warehouse,
     connection_name: str,
     batch_size: int,
     merge: bool,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -16,7 +17,65 @@ from loaders.errors import WarehouseBusy, WarehouseError, describe
 _LOCKED = "Could not set lock on file"
 
 
-class DuckDBWarehouse:
+class Warehouse(abc.ABC):
+    """What a run needs of a warehouse. Statements have `?` parameters on all of them."""
+
+    json_parameter: str
+    """A `?` whose text becomes JSON."""
+    timestamp_parameter: str
+    """A `?` whose ISO 8601 text becomes a timestamp."""
+
+    def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
+        self.target = target
+        self.lock_wait = lock_wait
+
+    @abc.abstractmethod
+    def table(self, name: str) -> str:
+        """Qualified name of a table in the events dataset."""
+
+    @abc.abstractmethod
+    def staging_table(self, name: str) -> str:
+        """Qualified name of a table in the landing dataset."""
+
+    @abc.abstractmethod
+    def json_text(self, json: str, path: str) -> str:
+        """SQL of the scalar at a JSON path, as text."""
+
+    @abc.abstractmethod
+    def json_as_text(self, json: str) -> str:
+        """SQL of a JSON value written as text."""
+
+    @abc.abstractmethod
+    def open(self) -> contextlib.AbstractContextManager[Warehouse]:
+        """Hold what has to be held while several statements run."""
+
+    @abc.abstractmethod
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows. Raises WarehouseError."""
+
+    @abc.abstractmethod
+    def insert_event(self, event: Mapping[str, Any]) -> None:
+        """Insert a row of event_log unless its event_id is there. Raises WarehouseError."""
+
+    @abc.abstractmethod
+    def columns(self) -> dict[str, set[str]]:
+        """Columns of each table in both datasets."""
+
+    @abc.abstractmethod
+    def is_bootstrapped(self) -> bool:
+        """Whether the tables are there; looking creates nothing."""
+
+    @abc.abstractmethod
+    def destination(self) -> Any:
+        """The dlt destination of this warehouse."""
+
+    def event_value(self, column: str) -> str:
+        """The parameter of an event_log column."""
+        special = {"payload": self.json_parameter, "created_at": self.timestamp_parameter}
+        return special.get(column, "?")
+
+
+class DuckDBWarehouse(Warehouse):
     """A DuckDB file, held open only inside `open()`.
 
     DuckDB locks its file against other processes, so a run opens it to land, merge,
@@ -24,9 +83,11 @@ class DuckDBWarehouse:
     number of connections (dlt's, dbt's, ours) share the file.
     """
 
+    json_parameter = "cast(? as json)"
+    timestamp_parameter = "cast(? as timestamptz)"
+
     def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
-        self.target = target
-        self.lock_wait = lock_wait
+        super().__init__(target, lock_wait)
         self._lock = threading.RLock()
         self._holders = 0
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -38,6 +99,14 @@ class DuckDBWarehouse:
     def staging_table(self, name: str) -> str:
         """Qualified name of a table in the landing dataset."""
         return f'"{self.target.staging_schema}"."{name}"'
+
+    def json_text(self, json: str, path: str) -> str:
+        """SQL of the scalar at a JSON path, as text."""
+        return f"json_extract_string({json}, '{path}')"
+
+    def json_as_text(self, json: str) -> str:
+        """SQL of a JSON value written as text."""
+        return f"cast({json} as varchar)"
 
     @contextlib.contextmanager
     def open(self) -> Iterator[DuckDBWarehouse]:
@@ -73,6 +142,16 @@ class DuckDBWarehouse:
                 raise WarehouseError(f"{self.target.path.name}: {describe(error)}") from error
             finally:
                 cursor.close()
+
+    def insert_event(self, event: Mapping[str, Any]) -> None:
+        """Insert a row of event_log unless its event_id is there. Raises WarehouseError."""
+        event_log = self.table("event_log")
+        self.execute(
+            f"insert into {event_log} ({', '.join(event)})"
+            f" select {', '.join(self.event_value(column) for column in event)}"
+            f" where not exists (select 1 from {event_log} where event_id = ?)",
+            (*event.values(), event["event_id"]),
+        )
 
     def is_bootstrapped(self) -> bool:
         """Whether the tables are there; looking does not create the file."""
@@ -123,6 +202,10 @@ class DuckDBWarehouse:
         return connection
 
 
-def open_warehouse(target: Target, lock_wait: float = 60.0) -> DuckDBWarehouse:
+def open_warehouse(target: Target, lock_wait: float = 60.0) -> Warehouse:
     """The warehouse of a dbt target; nothing is opened yet."""
+    if target.type == "bigquery":
+        from loaders.bigquery import BigQueryWarehouse
+
+        return BigQueryWarehouse(target, lock_wait)
     return DuckDBWarehouse(target, lock_wait)

@@ -18,7 +18,7 @@ objects as (
         connection_name,
         object_type,
         external_id,
-        {{ json_parse('payload') }} as payload,
+        payload,
         payload_hash,
         object_created_at,
         first_seen,

@@ -52,7 +52,7 @@ newest as (
         connection_name,
         object_type,
         external_id,
-        payload,
+        {{ json_parse('payload') }} as payload,
         payload_hash,
         object_created_at,
         first_seen,

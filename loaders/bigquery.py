@@ -1,0 +1,228 @@
+"""BigQuery as a warehouse: statements as query jobs, events idempotent by their job id."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from google.api_core import exceptions as google_errors
+from google.auth import exceptions as auth_errors
+from google.cloud import bigquery
+
+from loaders.config import Target
+from loaders.errors import ConfigError, WarehouseError, describe
+from loaders.warehouse import Warehouse
+
+_MAX_ATTEMPTS = 6
+_TRANSIENT = (
+    google_errors.TooManyRequests,
+    google_errors.InternalServerError,
+    google_errors.BadGateway,
+    google_errors.ServiceUnavailable,
+    google_errors.GatewayTimeout,
+    google_errors.RetryError,
+    ConnectionError,
+    TimeoutError,
+)
+# Reasons that come with a 400 or 403 and yet pass; BigQuery docs, "Error messages".
+_TRANSIENT_WORDS = (
+    "Could not serialize access",
+    "rateLimitExceeded",
+    "jobRateLimitExceeded",
+    "backendError",
+    "Exceeded rate limits",
+)
+_NEXT_STEPS = (
+    (google_errors.NotFound, "check project, dataset and location of the dbt target"),
+    (google_errors.Forbidden, "grant the roles in docs/bigquery.md to these credentials"),
+    (google_errors.Unauthorized, "the credentials are not accepted or expired; authorise again"),
+)
+
+Result = TypeVar("Result")
+
+
+class BigQueryWarehouse(Warehouse):
+    """The project and datasets of a dbt target, with the credentials dbt uses for it."""
+
+    json_parameter = "parse_json(?)"
+    timestamp_parameter = "cast(? as timestamp)"
+
+    def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
+        super().__init__(target, lock_wait)
+        self._client: bigquery.Client | None = None
+        self._labels: dict[str, str] = {}
+
+    def table(self, name: str) -> str:
+        """Qualified name of a table in the events dataset."""
+        return f"`{self._project}`.`{self.target.schema}`.`{name}`"
+
+    def staging_table(self, name: str) -> str:
+        """Qualified name of a table in the landing dataset."""
+        return f"`{self._project}`.`{self.target.staging_schema}`.`{name}`"
+
+    def json_text(self, json: str, path: str) -> str:
+        """SQL of the scalar at a JSON path, as text."""
+        return f"json_value({json}, '{path}')"
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BigQueryWarehouse]:
+        """Nothing to hold: BigQuery has no lock on itself."""
+        yield self
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one statement with `?` parameters and return its rows.
+
+        Raises WarehouseError; what may pass is tried again, with jitter, first.
+        """
+        return self._query(sql, parameters, job_id=None)
+
+    def json_as_text(self, json: str) -> str:
+        """SQL of a JSON value written as text."""
+        return f"to_json_string({json})"
+
+    def insert_event(self, event: Mapping[str, Any]) -> None:
+        """Insert a row of event_log; the job has the event's id, so that BigQuery itself
+        refuses a second one. Raises WarehouseError."""
+        table = self.table("event_log")
+        columns = {name: value for name, value in event.items() if value is not None}
+        try:
+            self._query(
+                f"insert into {table} ({', '.join(columns)})"
+                f" select {', '.join(self.event_value(name) for name in columns)}"
+                f" from (select 1 as one) where not exists (select 1 from {table}"
+                " where event_id = ? and created_at = cast(? as timestamp))",
+                (*columns.values(), event["event_id"], event["created_at"]),
+                job_id=str(event["event_id"]),
+            )
+        except google_errors.Conflict:
+            return
+
+    def columns(self) -> dict[str, set[str]]:
+        """Columns of each table in both datasets."""
+        found: dict[str, set[str]] = {}
+        for schema in (self.target.schema, self.target.staging_schema):
+            try:
+                rows = self._query(
+                    "select table_name, column_name"
+                    f" from `{self._project}`.`{schema}`.INFORMATION_SCHEMA.COLUMNS",
+                    (),
+                    job_id=None,
+                )
+            except WarehouseError as error:
+                if isinstance(error.__cause__, google_errors.NotFound):
+                    continue
+                raise
+            for table, column in rows:
+                found.setdefault(table, set()).add(column)
+        return found
+
+    def is_bootstrapped(self) -> bool:
+        """Whether the tables are there."""
+        return "raw_objects" in self.columns()
+
+    def destination(self) -> Any:
+        """The dlt destination for this project, with dbt's credentials."""
+        import dlt
+
+        self._use_endpoint()
+        return dlt.destinations.bigquery(
+            credentials=self._credentials(),
+            project_id=self._project,
+            location=self._location,
+        )
+
+    @property
+    def _project(self) -> str:
+        return str(self.target.settings["project"])
+
+    @property
+    def _location(self) -> str:
+        return str(self.target.settings.get("location") or "US")
+
+    def _use_endpoint(self) -> None:
+        """dlt gives its client no endpoint; Google's library takes one from here."""
+        endpoint = self.target.settings.get("api_endpoint")
+        if endpoint:
+            os.environ["BIGQUERY_EMULATOR_HOST"] = str(endpoint)
+
+    def _credentials(self) -> Any:
+        from dbt.adapters.bigquery.credentials import (
+            BigQueryCredentials,
+            create_google_credentials,
+        )
+
+        settings = {key: value for key, value in self.target.settings.items() if key != "type"}
+        try:
+            translated = BigQueryCredentials.translate_aliases(settings)
+            return create_google_credentials(BigQueryCredentials.from_dict(translated))
+        except Exception as error:
+            raise ConfigError(
+                f"profiles.yml: target '{self.target.name}' has no usable credentials:"
+                f" {describe(error)}"
+            ) from error
+
+    def _query(
+        self, sql: str, parameters: Sequence[Any], *, job_id: str | None
+    ) -> list[tuple[Any, ...]]:
+        config = bigquery.QueryJobConfig(
+            query_parameters=[_parameter(value) for value in parameters],
+            labels={"application": "landfall"},
+        )
+        limit = self.target.settings.get("maximum_bytes_billed")
+        if limit is not None:
+            config.maximum_bytes_billed = int(limit)
+
+        def run() -> list[tuple[Any, ...]]:
+            job = self._connect().query(sql, job_config=config, job_id=job_id, job_retry=None)
+            return [tuple(row.values()) for row in job.result(job_retry=None)]
+
+        try:
+            return _retrying(run)
+        except google_errors.Conflict:
+            raise
+        except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
+            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+
+    def _connect(self) -> bigquery.Client:
+        if self._client is None:
+            self._use_endpoint()
+            endpoint = self.target.settings.get("api_endpoint")
+            self._client = bigquery.Client(
+                project=str(self.target.settings.get("execution_project") or self._project),
+                credentials=self._credentials(),
+                location=self._location,
+                client_options={"api_endpoint": endpoint} if endpoint else None,
+            )
+        return self._client
+
+
+def _parameter(value: Any) -> bigquery.ScalarQueryParameter:
+    kinds = ((bool, "BOOL"), (int, "INT64"), (float, "FLOAT64"), (dt.datetime, "TIMESTAMP"))
+    kind = next((name for python, name in kinds if isinstance(value, python)), "STRING")
+    return bigquery.ScalarQueryParameter(None, kind, value)
+
+
+def _retrying(run: Callable[[], Result]) -> Result:
+    for attempt in range(1, _MAX_ATTEMPTS):
+        try:
+            return run()
+        except Exception as error:
+            if not _is_transient(error):
+                raise
+        ceiling = min(30.0, 0.5 * 2**attempt)
+        time.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311
+    return run()
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, _TRANSIENT) or any(word in str(error) for word in _TRANSIENT_WORDS)
+
+
+def _say(error: Exception) -> str:
+    step = next((text for kind, text in _NEXT_STEPS if isinstance(error, kind)), "")
+    return f"{describe(error)}{'; ' if step else ''}{step}"

@@ -1,0 +1,154 @@
+"""Child processes forked from one that has imported everything: a start takes milliseconds."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from loaders.config import PROJECT_DIR, configure_dlt
+
+_MODULES = (
+    "dbt.adapters.duckdb",
+    "dbt.cli.main",
+    "dbt.task.build",
+    "dbt.task.run_operation",
+    "dlt.common.libs.pyarrow",
+    "dlt.destinations.impl.duckdb.duck",
+    "dlt.sources.helpers.requests",
+    "google.oauth2.credentials",
+    "google_auth_httplib2",
+    "googleapiclient.discovery",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.parquet",
+    "loaders.cli",
+    "loaders.ingest",
+    "loaders.sources.gmail",
+    "loaders.transform",
+    "loaders.warehouse",
+)
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.002
+_TIMEOUT_SECONDS = 180.0
+
+
+def import_everything() -> None:
+    """Import what a run imports, so that forks have it.
+
+    Importing leaves two native threads, OpenBLAS's (numpy) and jemalloc's (pyarrow); both
+    libraries register fork handlers. What must not be alive at a fork is a Python thread, a
+    DuckDB instance or Arrow's thread pool: whoever forks opens no file and reads no table.
+    """
+    configure_dlt()  # dlt reads it when it is imported
+    for name in _MODULES:
+        importlib.import_module(name)
+
+
+def parse_project(environment: Mapping[str, str], target: str, target_path: Path) -> None:
+    """Let dbt parse the project, for its cache and for what it compiles on its first use.
+
+    That is more than half of the CPU time of a run. Parsing starts no thread and opens no
+    warehouse. Raises RuntimeError.
+    """
+    from dbt.cli.main import dbtRunner
+
+    before = dict(os.environ)
+    # Killed victims leave semaphores to the resource tracker that is started here, which
+    # would list them at its end.
+    os.environ.update(environment, PYTHONWARNINGS="ignore:resource_tracker")
+    try:
+        result = dbtRunner().invoke(
+            [
+                "--quiet",
+                "--log-path",
+                environment["LANDFALL_STATE_DIR"],
+                "parse",
+                "--project-dir",
+                str(PROJECT_DIR),
+                "--target",
+                target,
+                "--target-path",
+                str(target_path),
+            ]
+        )
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    if not result.success:
+        raise RuntimeError(f"chaos: dbt cannot parse the project: {result.exception}")
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when its parent ends, however the parent ends.
+
+    It holds a copy of the sandbox's stdin: alive, it would keep the server alive too.
+    Source: prctl(2), PR_SET_PDEATHSIG; elsewhere than on Linux nothing is done.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def fork(work: Callable[[], int], log: Path) -> int:
+    """Run `work` in a forked process and return its pid; its result is the exit code.
+
+    What it prints goes to `log`. Raises RuntimeError when a Python thread is alive: the
+    child would inherit its locks and not the thread.
+    """
+    if threading.active_count() > 1:
+        raise RuntimeError(f"fork: expected no other thread, got {threading.enumerate()}")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70  # EX_SOFTWARE
+    try:
+        end_with_parent()
+        _redirect(log)
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(pid: int, seconds: float = _TIMEOUT_SECONDS) -> int | None:
+    """Exit code (negative for a signal), or None when the process still runs after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return None
+        time.sleep(min(_POLL_SECONDS, left))
+
+
+def wait_or_kill(pid: int) -> int:
+    """Exit code of a process that should end by itself; one that does not is killed."""
+    code = wait(pid)
+    if code is None:
+        os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code
+
+
+def _redirect(log: Path) -> None:
+    """Send stdout and stderr to a file, and read nothing."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(nothing, 0)
+    os.dup2(file, 1)
+    os.dup2(file, 2)

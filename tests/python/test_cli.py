@@ -1,0 +1,523 @@
+"""The command line: its help, its one clear line for whatever is wrong, its exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import (
+    TARGET,
+    Project,
+    event_types,
+    events,
+    gmail_source,
+    run_gmail,
+)
+
+from loaders import cli, errors
+from loaders.config import PROJECT_DIR, Connection, load_connection
+from loaders.errors import ConfigError
+from loaders.ingest import Ingestion, IngestOptions
+from loaders.sandbox import Sandbox
+from loaders.sources.gmail import GmailConfig
+from loaders.warehouse import DuckDBWarehouse
+
+SECRET = "canary-secret-5e1d-do-not-print"
+
+
+def run_main(
+    capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """The command line in this process: (exit code, stdout, stderr)."""
+    try:
+        code = cli.main(arguments)
+    except SystemExit as done:
+        code = int(done.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def one_line(text: str) -> str:
+    """The only line of an error output."""
+    [line] = text.strip().splitlines()
+    assert "Traceback" not in text
+    return line
+
+
+COMMON = ("--target", "--lock-wait", "--log-format", "--debug")
+OPTIONS = {
+    "gmail": (
+        "--connection", "--since", "--until", "--full-resync", "--batch-size", "--max-duration",
+        "--max-objects", "--until-done", "--dry-run", "--sandbox-size",
+    ),
+    "build": ("DBT_ARGUMENT",),
+    "status": ("--limit", "--json"),
+    "dead-letters": ("--limit", "--json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_mentions_every_option(
+    project: Project, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    code, out, _ = run_main(capsys, command, "--help")
+    assert code == 0
+    for option in (*COMMON, *OPTIONS[command]):
+        assert option in out
+
+
+def test_help_lists_commands_examples_and_exit_codes(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run_main(capsys, "--help")
+    assert code == 0
+    for word in (*OPTIONS, "examples:", "exit codes:", "75", "143"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        pytest.param(["gmail", "--since", "yesterday"], "2026-01-31", id="since"),
+        pytest.param(["gmail", "--since", "-7weeks"], "-7d", id="since, relative"),
+        pytest.param(["gmail", "--until", "31.1.2026"], "2026-01-31T12:00", id="until"),
+        pytest.param(["gmail", "--batch-size", "0"], "whole number from 1", id="batch size"),
+        pytest.param(["gmail", "--max-duration", "soon"], "s, m or h", id="duration"),
+        pytest.param(["status", "--limit", "-3"], "whole number from 1", id="limit"),
+        pytest.param(["gmial"], "invalid choice", id="command"),
+        pytest.param(["gmail", "--frist"], "unrecognized", id="option"),
+        pytest.param([], "COMMAND", id="nothing"),
+    ],
+)
+def test_wrong_usage_names_what_is_accepted(
+    project: Project, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    code, _, err = run_main(capsys, *arguments)
+    assert code == 2
+    assert expected in err
+
+
+def test_since_after_until_is_refused(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_main(capsys, "gmail", "--since", "2026-02-01", "--until", "2026-01-01")
+    assert code == 2
+    assert "--until" in one_line(err)
+
+
+def test_an_unknown_connection_is_one_line_with_the_next_step(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_main(capsys, "gmail", "--connection", "nowhere")
+    assert code == 2
+    line = one_line(err)
+    assert "no connection 'nowhere'" in line
+    assert "[sources.gmail.nowhere]" in line
+
+
+def configure(project: Project, text: str, name: str = "secrets.toml") -> None:
+    project.dlt_dir.mkdir(exist_ok=True)
+    (project.dlt_dir / name).write_text(text)
+
+
+def test_several_connections_ask_for_a_choice(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(project, '[sources.gmail.one]\naccess_token = "x"\n[sources.gmail.two]\n')
+    code, _, err = run_main(capsys, "gmail")
+    assert code == 2
+    assert "one, two" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("text", "line_number"),
+    [
+        pytest.param(f'[sources.gmail.one]\naccess_token = "{SECRET}\n', 2, id="open quote"),
+        pytest.param(f"[sources.gmail.one]\naccess_token = {SECRET}\n", 2, id="no quotes"),
+        pytest.param(f'[sources.gmail.one\naccess_token = "{SECRET}"\n', 1, id="open bracket"),
+        pytest.param(f'access_token = "{SECRET}"\n{SECRET}', 2, id="cut off"),
+    ],
+)
+def test_half_written_secrets_are_one_line_without_the_secret(
+    project: Project, capsys: pytest.CaptureFixture[str], text: str, line_number: int
+) -> None:
+    configure(project, text)
+    code, out, err = run_main(capsys, "gmail")
+    assert code == 2
+    line = one_line(err)
+    assert str(project.dlt_dir / "secrets.toml") in line
+    assert f"line {line_number}" in line or "end of document" in line
+    assert SECRET[:12] not in out + err
+
+
+def test_secrets_that_are_not_text_are_one_line(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(project, "")
+    (project.dlt_dir / "secrets.toml").write_bytes(b"\xff\xfe" + SECRET.encode("utf-16"))
+    code, _, err = run_main(capsys, "gmail")
+    assert code == 2
+    assert "secrets.toml" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [
+        ("workers", "many", "workers"),
+        ("workers", "0", "workers"),
+        ("fetch_format", "fast", "fetch_format"),
+        ("timeout_seconds", "soon", "timeout_seconds"),
+    ],
+)
+def test_a_wrong_connection_option_is_named(
+    project: Project, monkeypatch: pytest.MonkeyPatch, option: str, value: str, named: str
+) -> None:
+    monkeypatch.setenv(f"SOURCES__GMAIL__ONE__{option.upper()}", value)
+    with pytest.raises(ConfigError, match=f"sources.gmail.one.*{named}"):
+        GmailConfig.from_connection(load_connection("gmail", None))
+
+
+def test_a_secret_option_is_never_printed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "_known_secrets", set())
+    monkeypatch.setenv("SOURCES__GMAIL__ONE__ACCESS_TOKEN", SECRET)
+    assert Connection("gmail", "one").secret("access_token") == SECRET
+    assert SECRET not in errors.describe(RuntimeError(f"refused {SECRET}"))
+
+
+def test_missing_profiles_are_one_line(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.profiles.unlink()
+    code, _, err = run_main(capsys, "status")
+    assert code == 2
+    assert "profiles.yml" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "landfall: [", "other: {outputs: {}}", "landfall: {target: dev}", "- 1", "landfall: 7"],
+)
+def test_broken_profiles_are_one_line(
+    project: Project, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    project.profiles.write_text(text)
+    code, _, err = run_main(capsys, "status")
+    assert code == 2
+    assert str(project.profiles) in one_line(err)
+
+
+def test_an_unknown_target_names_the_known_ones(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_main(capsys, "status", "--target", "prod")
+    assert code == 2
+    line = one_line(err)
+    assert "'prod'" in line
+    assert TARGET in line
+
+
+def test_an_unset_variable_of_the_profile_is_named(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = yaml.safe_load(project.profiles.read_text())
+    profile["landfall"]["outputs"][TARGET]["path"] = "{{ env_var('LANDFALL_UNSET') }}"
+    project.profiles.write_text(yaml.safe_dump(profile))
+    code, _, err = run_main(capsys, "status")
+    assert code == 2
+    assert "LANDFALL_UNSET" in one_line(err)
+
+
+HOLDER = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another_process(path: Path) -> Iterator[None]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield
+    finally:
+        holder.communicate()
+
+
+@pytest.mark.parametrize("command", ["gmail", "status", "dead-letters", "build"])
+def test_a_file_held_by_another_process_is_exit_75_and_one_line(
+    warehouse: DuckDBWarehouse,
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.setenv("SOURCES__GMAIL__ONE__ACCESS_TOKEN", "any-token")
+    with held_by_another_process(project.duckdb_path):
+        code, _, err = run_main(capsys, command, "--lock-wait", "0s")
+    assert code == 75
+    line = one_line(err)
+    assert str(project.duckdb_path) in line
+    assert "--lock-wait" in line
+
+
+def test_a_file_given_back_in_time_is_waited_for(
+    warehouse: DuckDBWarehouse, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = contextlib.ExitStack()
+    held.enter_context(held_by_another_process(project.duckdb_path))
+    release = threading.Timer(0.3, held.close)
+    release.start()
+    code, _, _ = run_main(capsys, "status", "--lock-wait", "30s")
+    release.join()
+    assert code == 0
+
+
+@pytest.mark.slow
+def test_two_runs_of_a_connection_never_overlap(
+    warehouse: DuckDBWarehouse, sandbox: Sandbox, core_build: None
+) -> None:
+    """The second comes while the first fetches, is refused, and leaves no trace."""
+    refused: list[Any] = []
+
+    def open_source() -> Any:
+        refused.append(run_gmail(warehouse, sandbox).error)
+        return gmail_source(sandbox)
+
+    first = Ingestion(
+        warehouse,
+        open_source,
+        source_system="gmail",
+        connection_name="acct1",
+        options=IngestOptions(),
+    )
+    first.run()
+    [error] = refused
+    assert error.error_type == "WarehouseBusy"
+    assert error.exit_code == 75
+    assert first.job.correlation_id in str(error)
+    assert event_types(warehouse) == ["job.started", "ingestion.completed", "job.completed"]
+
+
+def test_status_before_any_run_says_how_to_start_one(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(capsys, "status")[:2] == (
+        0,
+        "no runs yet; start one with: python loaders/run.py gmail\n",
+    )
+    assert run_main(capsys, "status", "--json")[:2] == (0, "[]\n")
+    assert run_main(capsys, "dead-letters")[:2] == (0, "no dead letters\n")
+    assert run_main(capsys, "dead-letters", "--json")[:2] == (0, "[]\n")
+    assert not project.duckdb_path.exists()
+
+
+@pytest.mark.slow
+def test_status_shows_runs_newest_first(
+    warehouse: DuckDBWarehouse,
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    core_build: None,
+) -> None:
+    good = run_gmail(warehouse, sandbox)
+    sandbox.set_faults(
+        [{"match": {"method": "getProfile"}, "action": {"status": 401}, "times": None}]
+    )
+    bad = run_gmail(warehouse, sandbox)
+    _, out, _ = run_main(capsys, "status")
+    header, *rows = out.splitlines()
+    assert header.split()[:2] == ["started", "(UTC)"]
+    assert [row.split()[-1] for row in rows[:2]] == [bad.correlation_id, good.correlation_id]
+    assert [row.split()[2] for row in rows[:2]] == ["failed", "completed"]
+    assert rows[2].startswith(f"{bad.correlation_id}: gmail: getProfile refused with 401")
+    _, out, _ = run_main(capsys, "status", "--json", "--limit", "1")
+    [run] = json.loads(out)
+    assert run["correlation_id"] == bad.correlation_id
+    assert run["state"] == "failed"
+    assert run["ended_at"] > run["started_at"]
+    assert run["telemetry"]["error_type"] == "SourceError"
+
+
+def test_dead_letters_are_listed_without_their_payload(
+    warehouse: DuckDBWarehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.execute(
+        "insert into events_staging.dead_letters by name select 'd1' as dead_letter_id, 'acme' as"
+        " source_system, 'acct1' as connection_name, 'widget' as object_type, 'w1' as external_id,"
+        " 'not JSON at character 0' as reason, ? as payload, 1 as attempts, 'run-1' as"
+        " correlation_id, now() as created_at, 'l1' as _dlt_load_id",
+        (SECRET,),
+    )
+    warehouse.execute(
+        "insert into events_staging._dlt_loads (load_id, status, inserted_at)"
+        " values ('l1', 0, now())"
+    )
+    _, out, _ = run_main(capsys, "dead-letters")
+    assert "w1" in out
+    assert "not JSON at character 0" in out
+    _, as_json, _ = run_main(capsys, "dead-letters", "--json")
+    assert json.loads(as_json)[0]["external_id"] == "w1"
+    assert SECRET not in out + as_json
+
+
+@pytest.mark.slow
+def test_the_first_run_without_any_configuration(project: Project) -> None:
+    done = project.run_cli("gmail", "--sandbox-size", "5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("connection: sandbox")
+    for line in ("inserted:", "dead letters: 0 new", "tests:"):
+        assert line in done.stdout
+    assert event_types(project.open_warehouse()) == [
+        "job.started",
+        "ingestion.completed",
+        "job.completed",
+    ]
+
+
+@pytest.mark.slow
+def test_json_log_lines_carry_the_trace_id(project: Project) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    done = project.run_cli(
+        "gmail", "--sandbox-size", "5", "--log-format", "json",
+        environment={"TRACEPARENT": f"00-{trace_id}-00f067aa0ba902b7-01"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert lines
+    for line in lines:
+        assert line["trace_id"] == trace_id
+        assert set(line) >= {"time", "level", "logger", "message"}
+    assert {event["trace_id"] for event in events(project.open_warehouse())} == {trace_id}
+
+
+def test_an_error_is_a_json_line_too(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_main(
+        capsys, "gmail", "--connection", "nowhere", "--log-format", "json"
+    )
+    assert code == 2
+    line = json.loads(one_line(err))
+    assert line["level"] == "error"
+    assert "nowhere" in line["message"]
+
+
+@pytest.mark.slow
+def test_a_project_that_does_not_compile_is_a_failed_job(
+    warehouse: DuckDBWarehouse, project: Project
+) -> None:
+    """A copy of the project with one broken model: a plain dbt build would log nothing."""
+    copy = project.directory / "broken"
+    for name in ("loaders", "macros", "models", "seeds", "tests/acceptance"):
+        shutil.copytree(
+            PROJECT_DIR / name, copy / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(PROJECT_DIR / "dbt_project.yml", copy)
+    (copy / "models" / "core" / "broken.sql").write_text("select {{ ref('nowhere') }} {% if %}")
+    done = subprocess.run(
+        [sys.executable, str(copy / "loaders" / "run.py"), "build"],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert event_types(warehouse) == ["job.started", "job.failed"]
+    failed = events(warehouse)[-1]
+    assert failed["payload"]["error_type"] == "TransformFailed"
+    assert failed["payload"]["step"] == "merge"
+    assert "broken" in failed["error_message"]
+
+
+@pytest.mark.slow
+def test_build_is_a_logged_job(warehouse: DuckDBWarehouse, project: Project) -> None:
+    done = project.run_cli("build", "--select", "stg_landed_objects", "raw_objects")
+    assert done.returncode == 0, done.stdout + done.stderr
+    started, completed = events(warehouse)
+    assert started["payload"]["parameters"] == {
+        "dbt_arguments": ["--select", "stg_landed_objects", "raw_objects"]
+    }
+    assert completed["event_type"] == "job.completed"
+    assert completed["payload"]["inserted"] == 0
+
+
+@pytest.mark.slow
+def test_a_build_that_selects_nothing_is_a_completed_job(
+    warehouse: DuckDBWarehouse, project: Project
+) -> None:
+    """dbt returns 0 and runs no hook then: the wrapper still logs it."""
+    assert project.run_cli("build", "--select", "nowhere").returncode == 0
+    assert event_types(warehouse) == ["job.started", "job.completed"]
+
+
+def test_a_directory_that_does_not_exist_is_one_line(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = project.directory / "missing" / "landfall.duckdb"
+    monkeypatch.setenv("LANDFALL_DUCKDB_PATH", str(missing))
+    monkeypatch.setenv("SOURCES__GMAIL__ONE__ACCESS_TOKEN", "any-token")
+    code, _, err = run_main(capsys, "gmail")
+    assert code == 1
+    line = one_line(err)
+    assert str(missing) in line
+
+
+def test_a_warehouse_that_fills_up_is_one_line_and_a_spooled_event(
+    warehouse: DuckDBWarehouse,
+    project: Project,
+    sandbox: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the extract on nothing can be written any more: the end is spooled, not lost."""
+    import duckdb
+
+    from loaders.event_log import replay_spool, spool_dir
+
+    connect = duckdb.connect
+    monkeypatch.setenv("SOURCES__GMAIL__ONE__ACCESS_TOKEN", "any-token")
+    monkeypatch.setenv("SOURCES__GMAIL__ONE__API_BASE_URL", sandbox.base_url)
+    full = threading.Event()
+
+    def refuse_when_full(*arguments: Any, **options: Any) -> Any:
+        if full.is_set():
+            raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+        return connect(*arguments, **options)
+
+    def fill(*_: Any) -> Any:
+        full.set()
+        return iter(())
+
+    monkeypatch.setattr(duckdb, "connect", refuse_when_full)
+    monkeypatch.setattr("loaders.sources.gmail.GmailSource.fetch", fill)
+    code, _, err = run_main(capsys, "gmail")
+    assert code == 1
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "No space left" in last
+    assert len(list(spool_dir(warehouse).glob("*.json"))) >= 1
+    full.clear()
+    replay_spool(warehouse)
+    assert event_types(warehouse)[0] == "job.started"
+    assert event_types(warehouse)[-1] == "job.failed"
