@@ -49,9 +49,7 @@ exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors end as one clear line."""
-    options = _parser().parse_args(
-        _bind_relative_times(sys.argv[1:] if arguments is None else arguments)
-    )
+    options = _parse(_bind_relative_times(sys.argv[1:] if arguments is None else arguments))
     _configure_logging(options.log_format, options.debug)
     try:
         code: int = options.command(options)
@@ -80,6 +78,16 @@ def _bind_relative_times(arguments: Sequence[str]) -> list[str]:
     return bound
 
 
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What `build` does not know is dbt's; argparse.REMAINDER would refuse a leading option."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown and options.command is not _build:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.dbt_arguments = [argument for argument in unknown if argument != "--"]
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py",
@@ -98,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "Everything after the options goes to dbt build, such as --select. Unlike a plain"
         " dbt build, a project that does not compile is logged as job.failed too.",
     )
-    build.add_argument("dbt_arguments", nargs=argparse.REMAINDER, metavar="DBT_ARGUMENT")
+    build.usage = "run.py build [options] [DBT_ARGUMENT ...]"
     status = _command(commands, "status", _status, "the last runs, from the event log")
     status.add_argument("--limit", type=_positive, default=10, help="runs to show (default 10)")
     status.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -322,7 +330,7 @@ def _build(options: argparse.Namespace) -> int:
     from loaders.warehouse import open_warehouse
 
     warehouse = open_warehouse(load_target(options.target), options.lock_wait)
-    arguments = [argument for argument in options.dbt_arguments if argument != "--"]
+    arguments: list[str] = options.dbt_arguments
     job = Job(
         warehouse, job_name="build", source_system="dbt", parameters={"dbt_arguments": arguments}
     )

@@ -10,6 +10,7 @@ import dataclasses
 import datetime as dt
 import json
 import logging
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -203,7 +204,7 @@ class Landing:
                         f"landing: the pending package does not load: {_reason(error)}"
                     ) from error
                 logger.warning("pending package dropped, will be fetched again: %s", _reason(error))
-                pipeline.drop_pending_packages()
+                _drop_pending(pipeline)
 
     def _queue(
         self,
@@ -265,7 +266,7 @@ class Landing:
                     f"landing: the package does not load: {_reason(error)}"
                 ) from error
             reason = _reason(error)
-            self._open_pipeline().drop_pending_packages()
+            _drop_pending(self._open_pipeline())
         if len(objects) == 1:
             self._set_aside_row(objects[0], f"the warehouse refuses it: {reason}")
             dead_letters, self._dead_letters = [*dead_letters, *self._dead_letters], []
@@ -408,6 +409,13 @@ def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
 def _pipelines_dir(warehouse: Warehouse, source_system: str, connection_name: str) -> Path:
     directory = f"{source_system}-{connection_name}"
     return state_dir() / "pipelines" / warehouse.target.key / directory
+
+
+def _drop_pending(pipeline: Any) -> None:
+    """Drop the pending packages, and the payloads that dlt would keep of them."""
+    pipeline.drop_pending_packages()
+    for package in (Path(pipeline.working_dir) / "load" / "loaded").glob("*"):
+        shutil.rmtree(package)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

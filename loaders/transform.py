@@ -123,7 +123,7 @@ def _release_file(target: Target) -> None:
     if target.type == "duckdb":
         from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
-        DuckDBConnectionManager.close_all_connections()
+        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
 
 
 def _read_results(results: Sequence[Any], success: bool) -> BuildResult:

@@ -25,8 +25,9 @@
         'deleted_at', 'changed_by',
     ] -%}
 merge into {{ target }} as stored
-using {{ source }} as seen
+using {{ merge_source(source) }} as seen
 on stored.idem_key = seen.idem_key
+{{ merge_bound() }}
 when matched and {{ action }} in ('updated', 'undeleted')
     then update set
         payload = seen.payload,

@@ -8,11 +8,14 @@ import json
 import os
 import platform
 
-from tests.bench import landing
+from tests.bench import landing, merge, naive, nothing_new
 from tests.bench.harness import RESULTS
 
 BENCHES = {
     "landing": landing.run,
+    "merge": merge.run,
+    "nothing-new": nothing_new.run,
+    "naive": naive.run,
 }
 
 

@@ -153,7 +153,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     print(f"\n{title}")
-    print("  ".join(name.ljust(width) for name, width in zip(columns, widths, strict=True)).rstrip())
+    print(
+        "  ".join(name.ljust(width) for name, width in zip(columns, widths, strict=True)).rstrip()
+    )
     for row, texts in zip(rows, cells, strict=True):
         aligned = [
             text.ljust(width) if isinstance(value, str) else text.rjust(width)

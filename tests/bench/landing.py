@@ -16,6 +16,7 @@ def run(quick: bool) -> Figures:
     """Each size in a project of its own; steps are shown for the first."""
     sizes = [("4 KB", "full", 20_000 if quick else 100_000)]
     if not quick:
+        sizes.append(("11 KB, some 1.4 MB", "mixed", 50_000))
         sizes.append(("1 KB", "headers", 1_000_000))
     rows, figures = [], {}
     for size, message_format, count in sizes:
@@ -38,9 +39,7 @@ def measure(workspace: Workspace, count: int, message_format: str) -> Figures:
     path = str(workspace.directory / "mail.jsonl")
     empty = workspace.directory / "empty.jsonl"
     empty.touch()
-    workspace.call(
-        "mail:write_messages", path=path, count=count, message_format=message_format
-    )
+    workspace.call("mail:write_messages", path=path, count=count, message_format=message_format)
     workspace.call("landing:ingest", path=str(empty))
     measured = workspace.call("landing:ingest", path=path)
     if measured["inserted"] != count:
@@ -111,7 +110,7 @@ def _kind(sql: str) -> str:
     text = sql.lower()
     if '"dbt_test__audit"' in text or "should_warn" in text:
         return "tests"
-    if "\nmerge into" in text or text.startswith("merge into"):
+    if "merge into" in text:
         return "merge"
     if "delete from" in text:
         return "drain"

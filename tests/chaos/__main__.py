@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.chaos.cases import SAMPLE, Case, parse_case, random_cases
 from tests.chaos.harness import Harness, Outcome
 
+_SHOWN_VIOLATIONS = 10
 _EPILOG = """\
 cases:
   land.loaded:2          SIGKILL when the point is reached the second time
@@ -94,8 +95,15 @@ def _line(outcome: Outcome, directory: Path) -> str:
     )
     if outcome.is_passed:
         return line
+    shown = outcome.violations[:_SHOWN_VIOLATIONS]
+    hidden = len(outcome.violations) - len(shown)
     return "\n      ".join(
-        [line, *outcome.violations, f"evidence in {directory / outcome.case.directory}"]
+        [
+            line,
+            *shown,
+            *([f"and {hidden} more"] if hidden else []),
+            f"evidence in {directory / outcome.case.directory}",
+        ]
     )
 
 

@@ -38,7 +38,9 @@ _MODULES = (
 )
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.002
-_TIMEOUT_SECONDS = 180.0
+_TIMEOUT_SECONDS = 120.0
+HUNG = -1000
+"""Stands for an exit code when a process did not end."""
 
 
 def import_everything() -> None:
@@ -72,6 +74,9 @@ def parse_project(environment: Mapping[str, str], target: str, target_path: Path
                 "--log-path",
                 environment["LANDFALL_STATE_DIR"],
                 "parse",
+                # The static parser is a thread pool in Rust (rayon), which no fork survives:
+                # a victim that has to parse a file would wait for ever.
+                "--no-static-parser",
                 "--project-dir",
                 str(PROJECT_DIR),
                 "--target",
@@ -137,12 +142,13 @@ def wait(pid: int, seconds: float = _TIMEOUT_SECONDS) -> int | None:
 
 
 def wait_or_kill(pid: int) -> int:
-    """Exit code of a process that should end by itself; one that does not is killed."""
+    """Exit code of a process that should end by itself; HUNG for one that does not."""
     code = wait(pid)
-    if code is None:
-        os.kill(pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code
+    if code is not None:
+        return code
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return HUNG
 
 
 def _redirect(log: Path) -> None:

@@ -33,7 +33,7 @@ from loaders.items import (
 )
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import GmailConfig, GmailSource
-from loaders.warehouse import DuckDBWarehouse, open_warehouse
+from loaders.warehouse import Warehouse, open_warehouse
 
 TARGET = f"pytest-{os.getpid()}"
 """A dbt target of this process: its parse cache is nobody else's."""
@@ -63,7 +63,7 @@ class Project:
     def dlt_dir(self) -> Path:
         return self.directory / ".dlt"
 
-    def open_warehouse(self, lock_wait: float = 0.0) -> DuckDBWarehouse:
+    def open_warehouse(self, lock_wait: float = 0.0) -> Warehouse:
         return open_warehouse(load_target(), lock_wait)
 
     def run_cli(
@@ -104,7 +104,7 @@ def release_dbt() -> None:
     """Close the file that dbt-duckdb keeps open between two commands of a process."""
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
-    DuckDBConnectionManager.close_all_connections()
+    DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +157,7 @@ def bootstrapped_file(workspace: Path) -> Path:
 
 
 @pytest.fixture
-def warehouse(bootstrapped_file: Path, project: Project) -> DuckDBWarehouse:
+def warehouse(bootstrapped_file: Path, project: Project) -> Warehouse:
     """The test's own warehouse, with every table, all empty."""
     shutil.copy(bootstrapped_file, project.duckdb_path)
     return project.open_warehouse()
@@ -233,7 +233,7 @@ def gmail_source(sandbox: Sandbox, connection_name: str = "acct1", **options: An
 
 
 def run_gmail(
-    warehouse: DuckDBWarehouse,
+    warehouse: Warehouse,
     sandbox: Sandbox,
     options: IngestOptions | None = None,
     **config: Any,
@@ -284,7 +284,7 @@ class ScriptedSource:
         pass
 
 
-def run_scripted(warehouse: DuckDBWarehouse, items: Sequence[Item]) -> Run:
+def run_scripted(warehouse: Warehouse, items: Sequence[Item]) -> Run:
     """One run that lands exactly these items."""
     ingestion = Ingestion(
         warehouse,
@@ -305,7 +305,7 @@ def cursor_item(seconds: float, **value: Any) -> Cursor:
     return Cursor("messages", value, at(seconds))
 
 
-def events(warehouse: DuckDBWarehouse, correlation_id: str | None = None) -> list[dict[str, Any]]:
+def events(warehouse: Warehouse, correlation_id: str | None = None) -> list[dict[str, Any]]:
     """The event log's rows, oldest first, their payloads parsed."""
     columns = (
         "event_id",
@@ -332,11 +332,11 @@ def events(warehouse: DuckDBWarehouse, correlation_id: str | None = None) -> lis
     return found
 
 
-def event_types(warehouse: DuckDBWarehouse, correlation_id: str | None = None) -> list[str]:
+def event_types(warehouse: Warehouse, correlation_id: str | None = None) -> list[str]:
     return [event["event_type"] for event in events(warehouse, correlation_id)]
 
 
-def stored(warehouse: DuckDBWarehouse) -> dict[str, dict[str, Any]]:
+def stored(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
     """raw_objects by external_id."""
     columns = (
         "external_id",
@@ -356,7 +356,7 @@ def stored(warehouse: DuckDBWarehouse) -> dict[str, dict[str, Any]]:
     return {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
 
 
-def count(warehouse: DuckDBWarehouse, table: str) -> int:
+def count(warehouse: Warehouse, table: str) -> int:
     return int(warehouse.execute(f"select count(*) from {table}")[0][0])
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Project, event_types, run_scripted
 
 from loaders import transform
 from loaders.config import PROJECT_DIR
 from loaders.event_log import log_event
 from loaders.items import Observed
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
+
+from .conftest import Project, event_types, run_scripted
 
 TYPES = {
     "string": "VARCHAR",
@@ -53,7 +54,7 @@ def documented() -> dict[str, list[tuple[str, str, bool]]]:
     }
 
 
-def present(warehouse: DuckDBWarehouse) -> dict[str, list[tuple[str, str, bool]]]:
+def present(warehouse: Warehouse) -> dict[str, list[tuple[str, str, bool]]]:
     tables: dict[str, list[tuple[str, str, bool]]] = {}
     for table, name, kind, nullable in warehouse.execute(
         "select table_name, column_name, data_type, is_nullable from information_schema.columns"
@@ -64,7 +65,7 @@ def present(warehouse: DuckDBWarehouse) -> dict[str, list[tuple[str, str, bool]]
     return tables
 
 
-def one_event_and_object(warehouse: DuckDBWarehouse) -> None:
+def one_event_and_object(warehouse: Warehouse) -> None:
     log_event(warehouse, "job.started", source_system="acme", correlation_id="run-1")
     warehouse.execute(
         "insert into events.raw_objects by name select 'acme:acct1:widget:a' as idem_key, 'acme'"
@@ -75,19 +76,19 @@ def one_event_and_object(warehouse: DuckDBWarehouse) -> None:
     )
 
 
-def rows(warehouse: DuckDBWarehouse) -> list[list[tuple[Any, ...]]]:
+def rows(warehouse: Warehouse) -> list[list[tuple[Any, ...]]]:
     return [
         warehouse.execute("select event_id, event_type, created_at from events.event_log"),
         warehouse.execute("select idem_key, payload, first_seen from events.raw_objects"),
     ]
 
 
-def test_the_tables_are_the_documented_ones(warehouse: DuckDBWarehouse) -> None:
+def test_the_tables_are_the_documented_ones(warehouse: Warehouse) -> None:
     assert set(documented()) == TABLES
     assert present(warehouse) == documented()
 
 
-def test_a_second_bootstrap_changes_nothing(warehouse: DuckDBWarehouse) -> None:
+def test_a_second_bootstrap_changes_nothing(warehouse: Warehouse) -> None:
     one_event_and_object(warehouse)
     before = rows(warehouse)
     transform._invoke(
@@ -107,7 +108,7 @@ LATE_COLUMNS = [
 ]
 
 
-def drop_late_columns(warehouse: DuckDBWarehouse) -> None:
+def drop_late_columns(warehouse: Warehouse) -> None:
     """The shape of an earlier release."""
     for table, column in LATE_COLUMNS:
         schema = "events" if table in ("event_log", "raw_objects") else "events_staging"
@@ -117,7 +118,7 @@ def drop_late_columns(warehouse: DuckDBWarehouse) -> None:
 @pytest.mark.parametrize("way", ["wrapper", "dbt"])
 @pytest.mark.slow
 def test_an_earlier_warehouse_gets_the_late_columns_and_keeps_its_rows(
-    warehouse: DuckDBWarehouse, project: Project, way: str
+    warehouse: Warehouse, project: Project, way: str
 ) -> None:
     one_event_and_object(warehouse)
     [before, _] = rows(warehouse)
@@ -139,9 +140,7 @@ def test_an_earlier_warehouse_gets_the_late_columns_and_keeps_its_rows(
 
 
 @pytest.mark.slow
-def test_a_run_works_on_an_earlier_warehouse(
-    warehouse: DuckDBWarehouse, core_build: None
-) -> None:
+def test_a_run_works_on_an_earlier_warehouse(warehouse: Warehouse, core_build: None) -> None:
     drop_late_columns(warehouse)
     item = Observed("widget", '{"id": "b"}', dt.datetime.now(dt.UTC), "b")
     run = run_scripted(warehouse, [item])

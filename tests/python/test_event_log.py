@@ -6,45 +6,45 @@ import datetime as dt
 import json
 import logging
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from conftest import Project, event_types, events, hostile
 
 from loaders import errors
 from loaders.errors import MAX_MESSAGE, WarehouseError, register_secret
 from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool_dir
 from loaders.job import Job
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
+
+from .conftest import Project, event_types, events, hostile
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 @pytest.fixture
-def broken(warehouse: DuckDBWarehouse) -> Iterator[DuckDBWarehouse]:
+def broken(warehouse: Warehouse) -> Warehouse:
     """A warehouse whose event_log takes no rows until `mend` is called."""
     warehouse.execute("alter table events.event_log rename to event_log_away")
-    yield warehouse
+    return warehouse
 
 
-def mend(warehouse: DuckDBWarehouse) -> None:
+def mend(warehouse: Warehouse) -> None:
     warehouse.execute("alter table events.event_log_away rename to event_log")
 
 
-def log(warehouse: DuckDBWarehouse, event_type: str = "job.started", **fields: Any) -> str:
+def log(warehouse: Warehouse, event_type: str = "job.started", **fields: Any) -> str:
     return log_event(
         warehouse, event_type, **{"source_system": "acme", "correlation_id": "run-1", **fields}
     )
 
 
-def spooled(warehouse: DuckDBWarehouse) -> list[Path]:
+def spooled(warehouse: Warehouse) -> list[Path]:
     return sorted(spool_dir(warehouse).glob("*.json"))
 
 
-def test_an_event_is_one_row_with_its_fields(warehouse: DuckDBWarehouse) -> None:
+def test_an_event_is_one_row_with_its_fields(warehouse: Warehouse) -> None:
     before = dt.datetime.now(dt.UTC)
     event_id = log(warehouse, connection_name="acct1", object_type="job_run")
     [event] = events(warehouse)
@@ -65,7 +65,7 @@ def test_an_event_is_one_row_with_its_fields(warehouse: DuckDBWarehouse) -> None
     }
 
 
-def test_a_payload_is_stored_as_json(warehouse: DuckDBWarehouse) -> None:
+def test_a_payload_is_stored_as_json(warehouse: Warehouse) -> None:
     payload = {"count": 3, "ratio": 0.5, "none": None, "nested": {"list": [1, "two"]}}
     log(warehouse, payload=payload)
     assert events(warehouse)[0]["payload"] == payload
@@ -74,16 +74,14 @@ def test_a_payload_is_stored_as_json(warehouse: DuckDBWarehouse) -> None:
 
 
 @pytest.mark.parametrize("event_type", ["job.failed", "ingestion.failed"])
-def test_a_failure_has_status_failed_and_its_message(
-    warehouse: DuckDBWarehouse, event_type: str
-) -> None:
+def test_a_failure_has_status_failed_and_its_message(warehouse: Warehouse, event_type: str) -> None:
     log(warehouse, event_type, error_message="acme: the widget is gone")
     [event] = events(warehouse)
     assert (event["status"], event["error_message"]) == ("failed", "acme: the widget is gone")
 
 
 def test_the_trace_id_comes_from_traceparent(
-    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACEPARENT", f"00-{TRACE_ID}-00f067aa0ba902b7-01")
     log(warehouse)
@@ -91,7 +89,7 @@ def test_the_trace_id_comes_from_traceparent(
 
 
 def test_a_given_trace_id_wins_over_traceparent(
-    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACEPARENT", f"00-{'0' * 31}1-00f067aa0ba902b7-01")
     log(warehouse, trace_id=TRACE_ID)
@@ -103,7 +101,7 @@ def test_a_given_trace_id_wins_over_traceparent(
     ["", "nonsense", f"00-{TRACE_ID}", f"00-{TRACE_ID.upper()}-00f067aa0ba902b7-01", "a-b-c-d"],
 )
 def test_a_malformed_traceparent_is_no_trace_id(
-    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch, value: str
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("TRACEPARENT", value)
     log(warehouse)
@@ -129,7 +127,7 @@ def test_a_malformed_traceparent_is_no_trace_id(
     ],
 )
 def test_what_an_event_lacks_is_named_and_nothing_is_written(
-    warehouse: DuckDBWarehouse, event_type: str, fields: dict[str, Any], named: str
+    warehouse: Warehouse, event_type: str, fields: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
         log(warehouse, event_type, **fields)
@@ -138,7 +136,7 @@ def test_what_an_event_lacks_is_named_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("filler", ["x", "é"], ids=["ascii", "two bytes"])
-def test_a_payload_over_16_kb_is_refused(warehouse: DuckDBWarehouse, filler: str) -> None:
+def test_a_payload_over_16_kb_is_refused(warehouse: Warehouse, filler: str) -> None:
     overhead = len('{"text":""}')
     fits = (MAX_PAYLOAD_BYTES - overhead) // len(filler.encode())
     log(warehouse, payload={"text": filler * fits})
@@ -148,7 +146,7 @@ def test_a_payload_over_16_kb_is_refused(warehouse: DuckDBWarehouse, filler: str
 
 
 def test_an_event_that_the_warehouse_refuses_is_spooled_and_printed(
-    broken: DuckDBWarehouse, caplog: pytest.LogCaptureFixture
+    broken: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
         event_id = log(broken, payload={"n": 1})
@@ -159,7 +157,7 @@ def test_an_event_that_the_warehouse_refuses_is_spooled_and_printed(
 
 
 def test_a_spooled_event_is_replayed_by_the_next_run_before_its_own(
-    broken: DuckDBWarehouse,
+    broken: Warehouse,
 ) -> None:
     event_id = log(broken, "job.completed", payload={"n": 1})
     with pytest.raises(WarehouseError):
@@ -174,7 +172,7 @@ def test_a_spooled_event_is_replayed_by_the_next_run_before_its_own(
     assert spooled(broken) == []
 
 
-def test_a_replay_never_doubles_an_event(broken: DuckDBWarehouse) -> None:
+def test_a_replay_never_doubles_an_event(broken: Warehouse) -> None:
     log(broken)
     [path] = spooled(broken)
     content = path.read_text()
@@ -187,9 +185,7 @@ def test_a_replay_never_doubles_an_event(broken: DuckDBWarehouse) -> None:
     assert len(events(broken)) == 1
 
 
-def test_a_spooled_event_keeps_every_field(
-    broken: DuckDBWarehouse, warehouse: DuckDBWarehouse
-) -> None:
+def test_a_spooled_event_keeps_every_field(broken: Warehouse, warehouse: Warehouse) -> None:
     created_at = dt.datetime(2026, 2, 3, 4, 5, 6, 789, dt.UTC)
     fields = {
         "connection_name": "acct1",
@@ -207,7 +203,7 @@ def test_a_spooled_event_keeps_every_field(
 
 
 def test_a_locked_warehouse_file_spools_the_event(
-    warehouse: DuckDBWarehouse, project: Project, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise duckdb.IOException("IO Error: Could not set lock on file: held elsewhere")
@@ -221,7 +217,7 @@ def test_a_locked_warehouse_file_spools_the_event(
 
 
 def test_spooled_events_wait_apart_for_each_warehouse(
-    broken: DuckDBWarehouse, project: Project, monkeypatch: pytest.MonkeyPatch
+    broken: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log(broken)
     monkeypatch.setenv("LANDFALL_DUCKDB_PATH", str(project.directory / "other.duckdb"))
@@ -229,7 +225,7 @@ def test_spooled_events_wait_apart_for_each_warehouse(
 
 
 def test_registered_secrets_never_reach_the_log(
-    broken: DuckDBWarehouse,
+    broken: Warehouse,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -260,19 +256,19 @@ def test_registered_secrets_never_reach_the_log(
     ],
     ids=["bearer", "token", "url key", "stripe key", "google token", "private key"],
 )
-def test_recognisable_credentials_are_blanked(warehouse: DuckDBWarehouse, secret: str) -> None:
+def test_recognisable_credentials_are_blanked(warehouse: Warehouse, secret: str) -> None:
     log(warehouse, "job.failed", error_message=f"refused {secret} at the door")
     message = events(warehouse)[0]["error_message"]
     assert "abcdef123456" not in message
     assert message.startswith("refused ")
 
 
-def test_values_that_a_warehouse_quotes_stay_out(warehouse: DuckDBWarehouse) -> None:
+def test_values_that_a_warehouse_quotes_stay_out(warehouse: Warehouse) -> None:
     log(warehouse, "job.failed", error_message="Malformed JSON at 7.  Input: {dear diary}\nmore")
     assert events(warehouse)[0]["error_message"] == "Malformed JSON at 7."
 
 
-def test_a_long_message_is_cut(warehouse: DuckDBWarehouse) -> None:
+def test_a_long_message_is_cut(warehouse: Warehouse) -> None:
     log(warehouse, "job.failed", error_message="x" * 5000)
     message = events(warehouse)[0]["error_message"]
     assert len(message) == MAX_MESSAGE
@@ -280,7 +276,7 @@ def test_a_long_message_is_cut(warehouse: DuckDBWarehouse) -> None:
 
 
 @hostile
-def test_hostile_text_is_stored_literally(warehouse: DuckDBWarehouse, text: str) -> None:
+def test_hostile_text_is_stored_literally(warehouse: Warehouse, text: str) -> None:
     log(warehouse, "job.failed", error_message=text, payload={"text": text, text: 1})
     [event] = events(warehouse)
     assert event["payload"] == {"text": text, text: 1}
@@ -289,7 +285,7 @@ def test_hostile_text_is_stored_literally(warehouse: DuckDBWarehouse, text: str)
 
 
 @hostile
-def test_hostile_text_survives_the_spool(broken: DuckDBWarehouse, text: str) -> None:
+def test_hostile_text_survives_the_spool(broken: Warehouse, text: str) -> None:
     log(broken, "job.failed", error_message=f"say {text}", payload={"text": text})
     mend(broken)
     replay_spool(broken)
@@ -298,7 +294,7 @@ def test_hostile_text_survives_the_spool(broken: DuckDBWarehouse, text: str) -> 
     assert event["error_message"] == " ".join(f"say {text}".split())
 
 
-def test_an_unpaired_surrogate_does_not_keep_an_event_out(warehouse: DuckDBWarehouse) -> None:
+def test_an_unpaired_surrogate_does_not_keep_an_event_out(warehouse: Warehouse) -> None:
     # Python makes them of file names and arguments that are not UTF-8.
     log(warehouse, "job.failed", error_message="no file \udcff.txt", payload={"path": "\udcff"})
     assert spooled(warehouse) == []

@@ -9,7 +9,15 @@ from typing import Any
 
 import httplib2
 import pytest
-from conftest import (
+
+from loaders.errors import SourceError, TransientSourceError
+from loaders.ingest import DeadLettered, Ingestion, IngestOptions
+from loaders.landing import stored_cursor
+from loaders.sandbox import Sandbox
+from loaders.sources.gmail import MESSAGES
+from loaders.warehouse import Warehouse
+
+from .conftest import (
     MAILBOX_SIZE,
     Project,
     Run,
@@ -21,13 +29,6 @@ from conftest import (
     run_gmail,
     stored,
 )
-
-from loaders.errors import SourceError, TransientSourceError
-from loaders.ingest import DeadLettered, Ingestion, IngestOptions
-from loaders.landing import stored_cursor
-from loaders.sandbox import Sandbox
-from loaders.sources.gmail import MESSAGES
-from loaders.warehouse import DuckDBWarehouse
 
 pytestmark = pytest.mark.usefixtures("core_build")
 
@@ -42,7 +43,8 @@ def message_of(sandbox: Sandbox, message_id: str) -> dict[str, Any]:
         f"{sandbox.base_url}/gmail/v1/users/me/messages/{message_id}",
         headers={"Authorization": "Bearer any"},
     )
-    return without_attachment_ids(json.loads(content))
+    message: dict[str, Any] = without_attachment_ids(json.loads(content))
+    return message
 
 
 def without_attachment_ids(value: Any) -> Any:
@@ -68,22 +70,20 @@ def fault(sandbox: Sandbox, method: str, message_id: str | None = None, **rule: 
     sandbox.set_faults([{"match": match, "times": times, "action": rule}])
 
 
-def dead_letters(warehouse: DuckDBWarehouse) -> list[tuple[Any, ...]]:
+def dead_letters(warehouse: Warehouse) -> list[tuple[Any, ...]]:
     return warehouse.execute(
         "select external_id, reason, payload from events_staging.dead_letters order by all"
     )
 
 
-def assert_ended(run: Run, warehouse: DuckDBWarehouse, types: list[str]) -> None:
+def assert_ended(run: Run, warehouse: Warehouse, types: list[str]) -> None:
     assert event_types(warehouse, run.correlation_id) == types
     if types[1] == "ingestion.completed":
         assert_accounted(run.telemetry)
         assert_accounted(events(warehouse, run.correlation_id)[1]["payload"])
 
 
-def test_a_mailbox_is_stored_as_the_api_sent_it(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
-) -> None:
+def test_a_mailbox_is_stored_as_the_api_sent_it(warehouse: Warehouse, sandbox: Sandbox) -> None:
     run = run_gmail(warehouse, sandbox)
     assert run.error is None
     rows = stored(warehouse)
@@ -105,7 +105,7 @@ def test_a_mailbox_is_stored_as_the_api_sent_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 250])
 def test_three_events_and_one_merge_for_any_number_of_objects(
-    warehouse: DuckDBWarehouse, size: int
+    warehouse: Warehouse, size: int
 ) -> None:
     with Sandbox(size=size, seed=3) as sandbox:
         live = len(sandbox.live_ids())
@@ -121,7 +121,7 @@ def test_three_events_and_one_merge_for_any_number_of_objects(
 
 @pytest.mark.slow
 def test_a_full_resync_changes_nothing_but_last_seen(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
+    warehouse: Warehouse, sandbox: Sandbox
 ) -> None:
     run_gmail(warehouse, sandbox)
     before = stored(warehouse)
@@ -141,7 +141,7 @@ def test_a_full_resync_changes_nothing_but_last_seen(
 
 
 @pytest.mark.slow
-def test_a_second_run_fetches_nothing(warehouse: DuckDBWarehouse, sandbox: Sandbox) -> None:
+def test_a_second_run_fetches_nothing(warehouse: Warehouse, sandbox: Sandbox) -> None:
     run_gmail(warehouse, sandbox)
     sandbox.reset_stats()
     run = run_gmail(warehouse, sandbox)
@@ -153,7 +153,7 @@ def test_a_second_run_fetches_nothing(warehouse: DuckDBWarehouse, sandbox: Sandb
 
 @pytest.mark.slow
 def test_since_and_until_bound_what_is_fetched_and_leave_the_cursor_alone(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
+    warehouse: Warehouse, sandbox: Sandbox
 ) -> None:
     dates = sorted(
         int(message_of(sandbox, message_id)["internalDate"]) for message_id in sandbox.live_ids()
@@ -174,12 +174,10 @@ def test_since_and_until_bound_what_is_fetched_and_leave_the_cursor_alone(
 
 
 @pytest.mark.slow
-def test_bounded_runs_say_so_and_finish_in_the_end(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
-) -> None:
+def test_bounded_runs_say_so_and_finish_in_the_end(warehouse: Warehouse, sandbox: Sandbox) -> None:
     live = len(sandbox.live_ids())
     options = IngestOptions(max_objects=(live + 2) // 3)
-    runs = []
+    runs: list[Run] = []
     while not runs or runs[-1].telemetry["has_more"]:
         assert stored_cursor(warehouse, "gmail", "acct1", MESSAGES) is None
         runs.append(run_gmail(warehouse, sandbox, options))
@@ -190,9 +188,8 @@ def test_bounded_runs_say_so_and_finish_in_the_end(
     assert stored_cursor(warehouse, "gmail", "acct1", MESSAGES) is not None
 
 
-def test_a_run_whose_time_is_over_ends_cleanly(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
-) -> None:
+@pytest.mark.slow
+def test_a_run_whose_time_is_over_ends_cleanly(warehouse: Warehouse, sandbox: Sandbox) -> None:
     run = run_gmail(warehouse, sandbox, IngestOptions(max_duration=0.0))
     assert run.error is None
     assert run.telemetry["has_more"] is True
@@ -218,7 +215,7 @@ def test_a_run_whose_time_is_over_ends_cleanly(
     ],
 )
 def test_what_passes_is_retried_and_counted(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox, method: str, action: dict[str, Any]
+    warehouse: Warehouse, sandbox: Sandbox, method: str, action: dict[str, Any]
 ) -> None:
     fault(sandbox, method, times=2, **action)
     run = run_extraction(warehouse, sandbox)
@@ -228,7 +225,7 @@ def test_what_passes_is_retried_and_counted(
     assert_accounted(run)
 
 
-def test_a_dropped_connection_is_retried(warehouse: DuckDBWarehouse, sandbox: Sandbox) -> None:
+def test_a_dropped_connection_is_retried(warehouse: Warehouse, sandbox: Sandbox) -> None:
     # httplib2 asks a second time by itself: the third drop is the second attempt's first.
     fault(sandbox, "messages.get", sandbox.live_ids()[3], times=3, drop=True)
     run = run_extraction(warehouse, sandbox)
@@ -236,13 +233,13 @@ def test_a_dropped_connection_is_retried(warehouse: DuckDBWarehouse, sandbox: Sa
     assert run["records_landed"] == len(sandbox.live_ids())
 
 
-def run_extraction(warehouse: DuckDBWarehouse, sandbox: Sandbox) -> dict[str, Any]:
+def run_extraction(warehouse: Warehouse, sandbox: Sandbox) -> dict[str, Any]:
     """A dry run: everything of a run but landing, merge and events."""
     return ingestion(warehouse, sandbox).dry_run()
 
 
 def ingestion(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox, options: IngestOptions | None = None
+    warehouse: Warehouse, sandbox: Sandbox, options: IngestOptions | None = None
 ) -> Ingestion:
     return Ingestion(
         warehouse,
@@ -254,7 +251,7 @@ def ingestion(
 
 
 def test_what_does_not_pass_fails_the_run_and_can_be_retried(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
+    warehouse: Warehouse, sandbox: Sandbox
 ) -> None:
     fault(sandbox, "messages.list", status=503, times=None)
     run = run_gmail(warehouse, sandbox)
@@ -279,7 +276,7 @@ HTML = "<!doctype html><title>Sign in</title>"
     ],
 )
 def test_an_answer_that_cannot_be_stored_is_set_aside_once(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox, action: dict[str, Any], reason: str
+    warehouse: Warehouse, sandbox: Sandbox, action: dict[str, Any], reason: str
 ) -> None:
     culprit = sandbox.live_ids()[3]
     fault(sandbox, "messages.get", culprit, times=None, **action)
@@ -305,9 +302,7 @@ def test_an_answer_that_cannot_be_stored_is_set_aside_once(
 
 
 @pytest.mark.slow
-def test_a_full_resync_tries_dead_letters_again(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
-) -> None:
+def test_a_full_resync_tries_dead_letters_again(warehouse: Warehouse, sandbox: Sandbox) -> None:
     culprit = sandbox.live_ids()[3]
     fault(sandbox, "messages.get", culprit, body=HTML)
     run_gmail(warehouse, sandbox)
@@ -334,7 +329,7 @@ def test_a_full_resync_tries_dead_letters_again(
     ],
 )
 def test_a_refusal_is_one_line_with_the_next_step(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox, action: dict[str, Any], step: str
+    warehouse: Warehouse, sandbox: Sandbox, action: dict[str, Any], step: str
 ) -> None:
     fault(sandbox, "getProfile", times=None, **action)
     run = run_gmail(warehouse, sandbox)
@@ -350,7 +345,7 @@ def test_a_refusal_is_one_line_with_the_next_step(
     assert sandbox.stats()["requests"] == {"getProfile": 1}
 
 
-def test_a_refusal_midway_lands_no_cursor(warehouse: DuckDBWarehouse, sandbox: Sandbox) -> None:
+def test_a_refusal_midway_lands_no_cursor(warehouse: Warehouse, sandbox: Sandbox) -> None:
     fault(sandbox, "messages.get", times=None, status=401, reason="authError")
     run = run_gmail(warehouse, sandbox)
     assert type(run.error) is SourceError
@@ -359,7 +354,7 @@ def test_a_refusal_midway_lands_no_cursor(warehouse: DuckDBWarehouse, sandbox: S
 
 
 def test_a_message_that_vanishes_after_the_listing_is_gone(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox
+    warehouse: Warehouse, sandbox: Sandbox
 ) -> None:
     culprit = sandbox.live_ids()[3]
     fault(sandbox, "messages.get", culprit, status=404, reason="notFound")
@@ -371,7 +366,7 @@ def test_a_message_that_vanishes_after_the_listing_is_gone(
     assert_ended(run, warehouse, ENDED_WELL)
 
 
-def test_a_repeated_page_token_is_noticed(warehouse: DuckDBWarehouse, sandbox: Sandbox) -> None:
+def test_a_repeated_page_token_is_noticed(warehouse: Warehouse, sandbox: Sandbox) -> None:
     page = {"messages": [{"id": sandbox.live_ids()[0]}], "nextPageToken": "again"}
     fault(sandbox, "messages.list", times=None, json=page)
     run = run_gmail(warehouse, sandbox)
@@ -381,7 +376,7 @@ def test_a_repeated_page_token_is_noticed(warehouse: DuckDBWarehouse, sandbox: S
     assert sandbox.stats()["requests"]["messages.list"] <= 3
 
 
-def test_an_id_listed_twice_is_fetched_once(warehouse: DuckDBWarehouse, sandbox: Sandbox) -> None:
+def test_an_id_listed_twice_is_fetched_once(warehouse: Warehouse, sandbox: Sandbox) -> None:
     ids = sandbox.live_ids()[:2]
     page = {"messages": [{"id": ids[0]}, {"id": ids[1]}, {"id": ids[0]}]}
     fault(sandbox, "messages.list", json=page)
@@ -404,7 +399,7 @@ def test_a_dry_run_creates_no_file(project: Project, sandbox: Sandbox) -> None:
     ids=["everything held", "everything read again"],
 )
 def test_a_dry_run_leaves_an_existing_file_as_it_is(
-    warehouse: DuckDBWarehouse, project: Project, sandbox: Sandbox, options: IngestOptions
+    warehouse: Warehouse, project: Project, sandbox: Sandbox, options: IngestOptions
 ) -> None:
     run_gmail(warehouse, sandbox)
     before = snapshot(project)
@@ -422,7 +417,7 @@ def snapshot(project: Project) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_new_mail_is_the_only_thing_fetched(warehouse: DuckDBWarehouse) -> None:
+def test_new_mail_is_the_only_thing_fetched(warehouse: Warehouse) -> None:
     with Sandbox(size=MAILBOX_SIZE, seed=11) as sandbox:
         run_gmail(warehouse, sandbox)
         before = set(stored(warehouse))
@@ -436,6 +431,7 @@ def test_new_mail_is_the_only_thing_fetched(warehouse: DuckDBWarehouse) -> None:
         assert_ended(run, warehouse, ENDED_WELL)
 
 
+@pytest.mark.slow
 def test_the_file_is_not_held_while_the_api_is_waited_for(
     project: Project, sandbox: Sandbox
 ) -> None:
@@ -464,8 +460,9 @@ def is_locked(project: Project) -> bool:
     return b"lock" in done.stderr
 
 
+@pytest.mark.slow
 def test_observations_never_go_back_in_time(
-    warehouse: DuckDBWarehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A clock that jumped ahead in an earlier run must not make the newer state stale."""
     ahead = dt.datetime(2099, 1, 1, tzinfo=dt.UTC)
@@ -477,5 +474,3 @@ def test_observations_never_go_back_in_time(
     assert run.error is None
     assert all(row["first_seen"] > ahead for row in stored(warehouse).values())
     assert count(warehouse, "events.raw_objects") == 2
-
-

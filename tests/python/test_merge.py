@@ -14,14 +14,15 @@ from typing import Any
 
 import duckdb
 import pytest
-from conftest import Project, at, release_dbt, run_scripted, stored
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loaders import transform
 from loaders.items import Cursor, Deleted, Item, Observed
 from loaders.payloads import TOMBSTONE_HASH
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
+
+from .conftest import Project, at, release_dbt, run_scripted, stored
 
 RUN = "test-run"
 
@@ -73,7 +74,7 @@ def statements(
     """
     import shutil
 
-    from conftest import _project
+    from .conftest import _project
 
     with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
         shutil.copy(bootstrapped_file, project.duckdb_path)
@@ -114,8 +115,7 @@ class Queue:
         self.connection.execute("attach ':memory:' as landfall")
         self.connection.execute(f"attach '{file}' as template (read_only)")
         for schema, ddl in self.connection.execute(
-            "select schema_name, sql from duckdb_tables()"
-            " where database_name = 'template'"
+            "select schema_name, sql from duckdb_tables() where database_name = 'template'"
         ).fetchall():
             self.connection.execute(f"create schema if not exists landfall.{schema}")
             self.connection.execute("use landfall")
@@ -477,7 +477,7 @@ def test_order_split_and_repetition_do_not_matter(
 
 @pytest.mark.slow
 def test_a_dbt_run_does_what_the_statements_do(
-    warehouse: DuckDBWarehouse, queue: Queue, core_build: None
+    warehouse: Warehouse, queue: Queue, core_build: None
 ) -> None:
     """The same history through whole runs and through the captured statements."""
     history = [
@@ -509,13 +509,9 @@ def _item(state: State) -> Item:
 
 
 @pytest.mark.slow
-def test_a_run_lands_its_cursor_with_its_objects(
-    warehouse: DuckDBWarehouse, core_build: None
-) -> None:
+def test_a_run_lands_its_cursor_with_its_objects(warehouse: Warehouse, core_build: None) -> None:
     for seconds in (1, 2):
         item = Observed("widget", json.dumps({"id": "a", "n": seconds}), at(seconds), "a")
         run_scripted(warehouse, [item, Cursor("widgets", {"n": seconds}, at(seconds))])
     rows = warehouse.execute("select cursor from events_staging.cursors")
     assert rows == [('{"n":2}',)]
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -161,7 +162,7 @@ def test_the_hash_sees_every_value(one: str, other: str) -> None:
 
 def test_the_hash_is_of_canonical_json() -> None:
     assert hash_of('{"b": 1, "a": "é"}') == hashlib.sha256('{"a":"é","b":1}'.encode()).hexdigest()
-    assert TOMBSTONE_HASH == hashlib.sha256(b"null").hexdigest()
+    assert hashlib.sha256(b"null").hexdigest() == TOMBSTONE_HASH
 
 
 def test_volatile_keys_stay_out_of_the_hash_at_any_depth_and_in_the_text() -> None:
@@ -188,9 +189,7 @@ numbers = (
 )
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
-    lambda children: (
-        st.lists(children, max_size=4) | st.dictionaries(texts, children, max_size=4)
-    ),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(texts, children, max_size=4),
     max_leaves=12,
 )
 documents = st.one_of(st.dictionaries(texts, values, max_size=5), values)
@@ -202,7 +201,7 @@ def google_escaped(text: str) -> str:
     return text
 
 
-WRITERS = {
+WRITERS: dict[str, Callable[[Any], str]] = {
     "compact": lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False),
     "ascii": json.dumps,
     "indented": lambda value: json.dumps(value, indent=2),

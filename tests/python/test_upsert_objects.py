@@ -9,16 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
-    Project,
-    assert_accounted,
-    at,
-    count,
-    event_types,
-    events,
-    run_scripted,
-    stored,
-)
 
 from loaders import transform
 from loaders.errors import LandfallError, LandingError
@@ -29,7 +19,18 @@ from loaders.job import Job
 from loaders.landing import Landing, stored_cursor
 from loaders.status import dead_letters
 from loaders.upsert import UpsertResult, upsert_objects
-from loaders.warehouse import DuckDBWarehouse
+from loaders.warehouse import Warehouse
+
+from .conftest import (
+    Project,
+    assert_accounted,
+    at,
+    count,
+    event_types,
+    events,
+    run_scripted,
+    stored,
+)
 
 pytestmark = pytest.mark.usefixtures("core_build")
 
@@ -40,7 +41,7 @@ def widget_key(payload: Mapping[str, Any]) -> str:
     return idem_key("acme", "acct1", "widget", payload.get("id"))  # type: ignore[arg-type]
 
 
-def upsert(warehouse: DuckDBWarehouse, objects: Any, **options: Any) -> UpsertResult:
+def upsert(warehouse: Warehouse, objects: Any, **options: Any) -> UpsertResult:
     arguments: dict[str, Any] = {
         "source_system": "acme",
         "connection_name": "acct1",
@@ -55,11 +56,11 @@ def widgets(number: int, **fields: Any) -> list[dict[str, Any]]:
     return [{"id": f"w{index}", "size": index, **fields} for index in range(number)]
 
 
-def loads(warehouse: DuckDBWarehouse) -> int:
+def loads(warehouse: Warehouse) -> int:
     return count(warehouse, "events_staging._dlt_loads")
 
 
-def queued(warehouse: DuckDBWarehouse) -> int:
+def queued(warehouse: Warehouse) -> int:
     return count(warehouse, "events_staging.landed_objects")
 
 
@@ -83,7 +84,7 @@ def failing_load(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
         yield patched
 
 
-def test_objects_are_stored_under_their_keys(warehouse: DuckDBWarehouse) -> None:
+def test_objects_are_stored_under_their_keys(warehouse: Warehouse) -> None:
     objects = widgets(3, name="naïve 🦆", nested={"list": [1, 2.5, None, True]})
     result = upsert(warehouse, objects)
     assert (result.landed, result.dead_lettered) == (3, 0)
@@ -97,7 +98,7 @@ def test_objects_are_stored_under_their_keys(warehouse: DuckDBWarehouse) -> None
 
 
 @pytest.mark.slow
-def test_a_second_upsert_tells_changed_from_unchanged(warehouse: DuckDBWarehouse) -> None:
+def test_a_second_upsert_tells_changed_from_unchanged(warehouse: Warehouse) -> None:
     upsert(warehouse, widgets(3))
     objects = [*widgets(2), {"id": "w2", "size": "other"}, {"id": "w9"}]
     result = upsert(warehouse, objects)
@@ -109,7 +110,7 @@ def test_a_second_upsert_tells_changed_from_unchanged(warehouse: DuckDBWarehouse
     assert json.loads(stored(warehouse)["w2"]["payload"]) == {"id": "w2", "size": "other"}
 
 
-def test_volatile_keys_and_created_at_are_honoured(warehouse: DuckDBWarehouse) -> None:
+def test_volatile_keys_and_created_at_are_honoured(warehouse: Warehouse) -> None:
     moment = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
     for url in ("https://example.test/1", "https://example.test/2"):
         upsert(
@@ -127,7 +128,7 @@ def test_volatile_keys_and_created_at_are_honoured(warehouse: DuckDBWarehouse) -
 
 
 def test_a_generator_is_read_no_further_ahead_than_a_batch(
-    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = 0
     taken_at_package: list[int] = []
@@ -152,17 +153,18 @@ def test_a_generator_is_read_no_further_ahead_than_a_batch(
 
 @pytest.mark.parametrize(
     ("number", "batch_size", "packages"),
-    [(0, 10, 0), (1, 10, 1), (10, 10, 1), (11, 10, 2), (20, 10, 2), (3, 1, 3)],
+    [(0, 10, 0), (10, 10, 1), (11, 10, 2), (3, 1, 3)],
 )
 def test_a_package_holds_batch_size_objects(
-    warehouse: DuckDBWarehouse, number: int, batch_size: int, packages: int
+    warehouse: Warehouse, number: int, batch_size: int, packages: int
 ) -> None:
     upsert(warehouse, widgets(number), batch_size=batch_size, merge=False)
     assert (loads(warehouse), queued(warehouse)) == (packages, number)
 
 
+@pytest.mark.slow
 def test_a_job_over_many_packages_merges_once_and_writes_three_events(
-    warehouse: DuckDBWarehouse,
+    warehouse: Warehouse,
 ) -> None:
     result = upsert(warehouse, widgets(25), batch_size=10)
     assert loads(warehouse) == 3
@@ -171,7 +173,8 @@ def test_a_job_over_many_packages_merges_once_and_writes_three_events(
     assert len(events(warehouse)) == 3
 
 
-def test_nothing_to_upsert_is_a_completed_job(warehouse: DuckDBWarehouse) -> None:
+@pytest.mark.slow
+def test_nothing_to_upsert_is_a_completed_job(warehouse: Warehouse) -> None:
     result = upsert(warehouse, iter(()))
     assert (result.landed, result.dead_lettered) == (0, 0)
     assert event_types(warehouse) == ["job.started", "ingestion.completed", "job.completed"]
@@ -191,7 +194,7 @@ def test_nothing_to_upsert_is_a_completed_job(warehouse: DuckDBWarehouse) -> Non
     ],
 )
 def test_a_missing_argument_is_named_and_nothing_is_written(
-    warehouse: DuckDBWarehouse, name: str, value: Any
+    warehouse: Warehouse, name: str, value: Any
 ) -> None:
     with pytest.raises(ValueError, match=name):
         upsert(warehouse, widgets(1), **{name: value})
@@ -201,7 +204,7 @@ def test_a_missing_argument_is_named_and_nothing_is_written(
 
 @pytest.mark.slow
 def test_a_failed_load_is_a_failed_job_and_a_rerun_repairs_it(
-    warehouse: DuckDBWarehouse, failing_load: pytest.MonkeyPatch
+    warehouse: Warehouse, failing_load: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(LandingError, match="the warehouse hung up"):
         upsert(warehouse, widgets(3))
@@ -219,7 +222,7 @@ def test_a_failed_load_is_a_failed_job_and_a_rerun_repairs_it(
 
 @pytest.mark.slow
 def test_a_load_that_fails_midway_keeps_the_packages_before_it(
-    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = Landing._load_package
 
@@ -239,22 +242,27 @@ def test_a_load_that_fails_midway_keeps_the_packages_before_it(
     assert queued(warehouse) == 0
 
 
-def test_no_payload_is_left_on_disk(warehouse: DuckDBWarehouse, project: Project) -> None:
+@pytest.mark.slow
+def test_no_payload_is_left_on_disk(warehouse: Warehouse, project: Project) -> None:
     upsert(warehouse, widgets(5, note=CANARY), batch_size=2)
     assert queued(warehouse) == 0
     assert files_with(project.state_dir, CANARY) == []
     assert list(project.state_dir.rglob("*.parquet")) == []
-    assert not Landing(
-        warehouse,
-        source_system="acme",
-        connection_name="acct1",
-        correlation_id="probe",
-        idem_key_of=lambda *_: "",
-    )._open_pipeline().has_pending_data
+    assert (
+        not Landing(
+            warehouse,
+            source_system="acme",
+            connection_name="acct1",
+            correlation_id="probe",
+            idem_key_of=lambda *_: "",
+        )
+        ._open_pipeline()
+        .has_pending_data
+    )
 
 
 @pytest.mark.slow
-def test_landing_without_a_merge_waits_for_the_next_one(warehouse: DuckDBWarehouse) -> None:
+def test_landing_without_a_merge_waits_for_the_next_one(warehouse: Warehouse) -> None:
     result = upsert(warehouse, widgets(2), merge=False)
     assert result.landed == 2
     assert set(result.counts.values()) == {0}
@@ -285,7 +293,7 @@ def refuse_everything(_: Mapping[str, Any]) -> str:
     ],
 )
 def test_what_cannot_be_stored_is_a_dead_letter_with_a_reason(
-    warehouse: DuckDBWarehouse, culprit: Any, key_fn: IdemKeyFunction, reason: str
+    warehouse: Warehouse, culprit: Any, key_fn: IdemKeyFunction, reason: str
 ) -> None:
     result = upsert(
         warehouse, [*widgets(2), culprit] if key_fn is widget_key else [culprit],
@@ -300,7 +308,7 @@ def test_what_cannot_be_stored_is_a_dead_letter_with_a_reason(
     assert (object_type, attempts) == ("widget", 1)
 
 
-def test_a_job_with_dead_letters_stores_the_rest_and_fails(warehouse: DuckDBWarehouse) -> None:
+def test_a_job_with_dead_letters_stores_the_rest_and_fails(warehouse: Warehouse) -> None:
     objects = [*widgets(2), {"size": CANARY}, {"id": "w8", "size": float("nan")}, {"id": "w9"}]
     with pytest.raises(DeadLettered, match=r"2 object\(s\)"):
         upsert(warehouse, objects)
@@ -315,16 +323,16 @@ def test_a_job_with_dead_letters_stores_the_rest_and_fails(warehouse: DuckDBWare
     assert CANARY not in json.dumps([completed, failed, reasons], default=str)
 
 
-def test_a_key_of_another_connection_is_refused(warehouse: DuckDBWarehouse) -> None:
+def test_a_key_of_another_connection_is_refused(warehouse: Warehouse) -> None:
     def foreign(payload: Mapping[str, Any]) -> str:
         return idem_key("acme", "acct2", "widget", payload["id"])
 
-    with pytest.raises(ValueError, match="idem_key_fn.*acme:acct1:widget:"):
+    with pytest.raises(ValueError, match=r"idem_key_fn.*acme:acct1:widget:"):
         upsert(warehouse, widgets(1), idem_key_fn=foreign, merge=False)
     assert queued(warehouse) == 0
 
 
-def test_an_error_of_the_iterable_fails_the_job(warehouse: DuckDBWarehouse) -> None:
+def test_an_error_of_the_iterable_fails_the_job(warehouse: Warehouse) -> None:
     def objects() -> Iterator[dict[str, Any]]:
         yield {"id": "w0"}
         raise RuntimeError("the export broke off")
@@ -335,7 +343,8 @@ def test_an_error_of_the_iterable_fails_the_job(warehouse: DuckDBWarehouse) -> N
     assert events(warehouse)[-1]["payload"]["error_type"] == "RuntimeError"
 
 
-def test_a_callers_own_job_shares_its_correlation_id(warehouse: DuckDBWarehouse) -> None:
+@pytest.mark.slow
+def test_a_callers_own_job_shares_its_correlation_id(warehouse: Warehouse) -> None:
     job = Job(warehouse, job_name="sync_widgets", source_system="acme", connection_name="acct1")
     job.start()
     result = upsert(warehouse, widgets(2), correlation_id=job.correlation_id)
@@ -348,8 +357,9 @@ def test_a_callers_own_job_shares_its_correlation_id(warehouse: DuckDBWarehouse)
     assert transform.merge_counts(warehouse, job.correlation_id)["inserted"] == 2
 
 
+@pytest.mark.slow
 def test_what_the_warehouse_refuses_is_found_by_halves(
-    warehouse: DuckDBWarehouse, project: Project
+    warehouse: Warehouse, project: Project
 ) -> None:
     refuse_widget(warehouse, "w5")
     items: list[Item] = [
@@ -373,7 +383,7 @@ def test_what_the_warehouse_refuses_is_found_by_halves(
     assert files_with(project.state_dir, CANARY) == []
 
 
-def refuse_widget(warehouse: DuckDBWarehouse, external_id: str) -> None:
+def refuse_widget(warehouse: Warehouse, external_id: str) -> None:
     """Give landed_objects a constraint that one object breaks (for this test alone)."""
     table = "events_staging.landed_objects"
     [(ddl,)] = warehouse.execute(
@@ -387,7 +397,7 @@ def refuse_widget(warehouse: DuckDBWarehouse, external_id: str) -> None:
 
 @pytest.mark.slow
 def test_a_merge_that_fails_leaves_the_objects_for_the_next_one(
-    warehouse: DuckDBWarehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> transform.BuildResult:
         return transform.BuildResult(error=LandfallError("dbt build: the MERGE failed"))
@@ -402,8 +412,9 @@ def test_a_merge_that_fails_leaves_the_objects_for_the_next_one(
     assert result.counts["inserted"] == 2
 
 
+@pytest.mark.slow
 def test_a_refused_package_does_not_list_its_dead_letters_twice(
-    warehouse: DuckDBWarehouse,
+    warehouse: Warehouse,
 ) -> None:
     refuse_widget(warehouse, "w0")
     items: list[Item] = [

@@ -1,0 +1,131 @@
+"""The MERGE statement alone, against a bare join and count of the same batch and table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.bench.harness import Figures, median, new_workspace, print_table
+
+GOAL = "goal at most 3x"
+BATCH = 1_000
+
+
+def run(quick: bool) -> Figures:
+    """A batch of 1,000 (500 new, 500 known) into tables of growing size."""
+    rows, figures = [], {}
+    with new_workspace() as workspace:
+        path = str(workspace.directory / "mail.jsonl")
+        workspace.call("mail:write_messages", path=path, count=BATCH, message_format="full")
+        statements = workspace.call("merge:render")["statements"]
+        for stored in (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000):
+            measured = workspace.call(
+                "merge:measure", path=path, stored=stored, statements=statements
+            )
+            figures[str(stored)] = measured
+            ratio = measured["merge_seconds"] / measured["join_seconds"]
+            milliseconds = [measured[f"{name}_seconds"] * 1000 for name in ("merge", "join")]
+            rows.append((f"{stored:,}", *milliseconds, ratio))
+    print_table(
+        f"MERGE of {BATCH:,} objects of 4 KB, 500 new and 500 known ({GOAL})",
+        ("rows stored", "merge ms", "join and count ms", "ratio"),
+        rows,
+    )
+    return figures
+
+
+def render() -> dict[str, Any]:
+    """The statements that dbt sends for raw_objects, from a real run of nothing."""
+    from dbt.adapters.duckdb.environments.local import DuckDBCursorWrapper
+
+    from loaders import transform
+    from loaders.config import load_target
+    from loaders.warehouse import open_warehouse
+
+    sent: list[str] = []
+    execute: Any = DuckDBCursorWrapper.execute
+
+    def record(self: Any, sql: str, bindings: Any = None) -> Any:
+        sent.append(sql)
+        return execute(self, sql, bindings)
+
+    warehouse = open_warehouse(load_target())
+    with warehouse.open():
+        transform.bootstrap(warehouse)
+        setattr(DuckDBCursorWrapper, "execute", record)  # noqa: B010
+        result = transform.build(warehouse.target, "bench")
+    if result.error:
+        raise result.error
+    wanted = ("set disabled_optimizers", "create or replace temporary view", "merge into")
+    return {"statements": [sql for sql in sent if any(text in sql for text in wanted)]}
+
+
+def measure(path: str, stored: int, statements: list[str]) -> dict[str, float]:
+    """Median seconds of the MERGE and of the join; each MERGE is rolled back."""
+    import duckdb
+
+    from loaders.config import load_target
+
+    target = load_target()
+    *preparations, merge = statements
+    with duckdb.connect(str(target.path)) as connection:
+        for name, value in target.settings["settings"].items():
+            connection.execute(f"set global {name} = '{value}'")
+        _fill(connection, path, stored)
+        batch, table = "events_staging.landed_objects", "events.raw_objects"
+        join = f"select count(*) from {batch} inner join {table} using (idem_key)"
+
+        def merge_once() -> float:
+            connection.execute("begin")
+            for statement in preparations:
+                connection.execute(statement)
+            seconds = _seconds(lambda: connection.execute(merge).fetchall())
+            connection.execute("rollback")
+            return seconds
+
+        def join_once() -> float:
+            return _seconds(lambda: connection.execute(join).fetchall())
+
+        merge_once(), join_once()
+        pairs = [(merge_once(), join_once()) for _ in range(9)]
+    return {
+        "merge_seconds": median([merged for merged, _ in pairs]),
+        "join_seconds": median([joined for _, joined in pairs]),
+    }
+
+
+def _fill(connection: Any, path: str, stored: int) -> None:
+    """`stored` rows, half of the batch among them, and the batch in the queue."""
+    connection.execute("delete from events.raw_objects")
+    connection.execute("delete from events_staging.landed_objects")
+    connection.execute("delete from events_staging._dlt_loads")
+    connection.execute(
+        "insert into events_staging._dlt_loads (load_id, status, inserted_at)"
+        " values ('bench', 0, now())"
+    )
+    connection.execute(
+        "insert into events_staging.landed_objects"
+        " select 'gmail:bench:message:' || number, 'gmail', 'bench', 'message', number,"
+        " text, sha256(text), now(), now(), false, 'bench', 'bench'"
+        " from (select row_number() over () as number, line as text"
+        " from read_csv(?, columns = {'line': 'varchar'}, delim = chr(1), quote = '',"
+        " escape = '', header = false, max_line_size = 1000000))",
+        [path],
+    )
+    connection.execute(
+        "insert into events.raw_objects"
+        " select 'gmail:bench:message:' || number, 'gmail', 'bench', 'message', number,"
+        " json_object('id', sha256(number::varchar)), sha256(number::varchar), now(),"
+        " now() - interval 1 day, now() - interval 1 day, now() - interval 1 day, null,"
+        " 'before', 'before', 'inserted'"
+        " from (select range + ? as number from range(?))",
+        [BATCH // 2 + 1, stored],
+    )
+    connection.execute("checkpoint")
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

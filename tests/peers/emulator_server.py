@@ -1,0 +1,91 @@
+"""The BigQuery emulator `local-bigquery`, with the shims it needs; runs in its own environment.
+
+    python emulator_server.py --record FILE -- local-bigquery's own arguments
+
+Every job that a client submits is appended to FILE as one JSON line. Each shim is asserted
+against what it replaces, so that an upgrade which changes it fails here and not in a test.
+"""
+
+import gzip
+import inspect
+import json
+import pathlib
+import sys
+import threading
+
+import duckdb
+
+record_path = None
+if sys.argv[1] == "--record":
+    record_path = pathlib.Path(sys.argv[2])
+    sys.argv[1:] = sys.argv[4:]
+
+# DuckDB 1.5 does not know TimeZone as an option of connect: it belongs to the ICU extension.
+connect_unpatched = duckdb.connect
+
+
+def connect(*arguments, config=None, **options):
+    config = dict(config or {})
+    time_zone = config.pop("TimeZone", None)
+    connection = connect_unpatched(*arguments, config=config, **options)
+    if time_zone:
+        connection.execute(f"set global TimeZone = '{time_zone}'")
+    return connection
+
+
+duckdb.connect = connect
+
+from local_bigquery import app  # noqa: E402
+from local_bigquery.jobs import query, runner  # noqa: E402
+
+# BigQuery names the table of a CREATE TABLE AS as the job's destination; dbt reads it.
+execute_unpatched = query.execute
+
+
+def execute(*arguments, **options):
+    statistics, children, destination = execute_unpatched(*arguments, **options)
+    creates = statistics.statementType == "CREATE_TABLE_AS_SELECT"
+    if creates and destination is None and not children:
+        destination = statistics.ddlTargetTable
+    return statistics, children, destination
+
+
+query.execute = execute
+
+# BigQuery unpacks gzip in uploads by itself; dlt uploads .jsonl.gz. And: the record.
+submit_unpatched = runner.submit
+assert list(inspect.signature(submit_unpatched).parameters)[:4] == [
+    "project_id",
+    "job_id",
+    "configuration",
+    "upload",
+], "local-bigquery's runner.submit has changed; adapt this shim"
+record_lock = threading.Lock()
+
+
+def submit(project_id, job_id, configuration, upload=None, *arguments, **options):
+    if record_path:
+        line = json.dumps(configuration.model_dump(exclude_none=True, mode="json"))
+        with record_lock, record_path.open("a") as record:
+            record.write(line + "\n")
+    if upload:
+        path = pathlib.Path(upload)
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            path.write_bytes(gzip.decompress(data))
+    return submit_unpatched(project_id, job_id, configuration, upload, *arguments, **options)
+
+
+runner.submit = submit
+
+
+# A token endpoint, for service account keys whose token_uri is this server.
+@app.post("/token")
+def token():
+    return {"access_token": "dummy", "expires_in": 3600, "token_type": "Bearer"}
+
+
+from local_bigquery.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Installs the peers, each in an environment of its own below .peers/.
+
+Run as `python -m tests.peers.install`; it does nothing for what is there already.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PEERS = Path(__file__).resolve().parents[2] / ".peers"
+
+EMULATOR_PYTHON = "3.13"
+EMULATOR_PACKAGES = (
+    "local-bigquery==0.4.0",
+    "duckdb==1.5.5",
+    "duckdb-extension-ducklake==1.5.5",
+    "duckdb-extension-spatial==1.5.5",
+    "sqlglot==30.30.0",
+    "pyarrow==26.0.1",
+)
+# local-bigquery asks for an older DuckDB, whose extensions no package carries.
+EMULATOR_OVERRIDES = ("duckdb==1.5.5",)
+# DuckDB downloads extensions when it needs them; these come from their packages instead.
+_INSTALL_EXTENSIONS = """
+import duckdb, pathlib, site
+for path in pathlib.Path(site.getsitepackages()[0]).glob(
+    "duckdb_extension_*/**/*.duckdb_extension"
+):
+    duckdb.connect().execute(f"install '{path}'")
+"""
+ANALYZER_NODE_PACKAGE = "@fivetrandevelopers/zetasql@1.13.0"
+ANALYZER_PACKAGES = ("zetasql==0.1.5", "grpcio==1.85.1", "protobuf==7.36.2")
+
+
+class PeerUnavailable(Exception):
+    """A peer needs something that this machine lacks; the message says what."""
+
+
+def emulator_python() -> Path:
+    """Interpreter of the BigQuery emulator's environment, installed when missing.
+
+    Raises PeerUnavailable without Python 3.13.
+    """
+    environment = PEERS / "emulator"
+    python = environment / "bin" / "python"
+    if not (environment / ".complete").exists():
+        _new_environment(environment, _find_python(EMULATOR_PYTHON))
+        overrides = environment / "overrides.txt"
+        overrides.write_text("\n".join(EMULATOR_OVERRIDES))
+        _uv("pip", "install", "--python", python, "--override", overrides, *EMULATOR_PACKAGES)
+        subprocess.run([python, "-c", _INSTALL_EXTENSIONS], check=True)
+        (environment / ".complete").touch()
+    return python
+
+
+def analyzer_python() -> Path:
+    """Interpreter with the classes that speak to GoogleSQL's analyzer."""
+    environment = PEERS / "analyzer"
+    python = environment / "bin" / "python"
+    if not (environment / ".complete").exists():
+        _new_environment(environment, Path(sys.executable))
+        _uv("pip", "install", "--python", python, *ANALYZER_PACKAGES)
+        (environment / ".complete").touch()
+    return python
+
+
+def analyzer_server() -> Path:
+    """GoogleSQL's analyzer as a program. Raises PeerUnavailable without npm."""
+    folder = PEERS / "analyzer-server"
+    name = "remote_server_arm.so" if _is_arm() else "remote_server.so"
+    server = folder / "node_modules/@fivetrandevelopers/zetasql/lib/zetasql" / name
+    if not server.exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            raise PeerUnavailable("GoogleSQL's analyzer comes from npm, which is not installed")
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [npm, "install", "--silent", "--no-save", "--prefix", str(folder)]
+        subprocess.run([*command, ANALYZER_NODE_PACKAGE], check=True)
+    server.chmod(0o755)
+    return server
+
+
+def _is_arm() -> bool:
+    import platform
+
+    return platform.machine() in ("aarch64", "arm64")
+
+
+def _find_python(version: str) -> Path:
+    """An interpreter of that version, on the PATH or among pyenv's.
+
+    pyenv's own command on the PATH works only where that version is switched on.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    on_path = shutil.which(f"python{version}")
+    candidates = [Path(on_path)] if on_path else []
+    for python in [*candidates, *sorted(pyenv.glob(f"{version}*/bin/python"))]:
+        command = [str(python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.stdout.strip() == version:
+            return python
+    raise PeerUnavailable(f"the BigQuery emulator needs Python {version}, which is not installed")
+
+
+def _new_environment(environment: Path, python: Path) -> None:
+    shutil.rmtree(environment, ignore_errors=True)
+    _uv("venv", "--python", python, environment)
+
+
+def _uv(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    uv = Path(sys.executable).parent / "uv"
+    command = [str(uv if uv.exists() else "uv"), "--quiet", *map(str, arguments)]
+    result = subprocess.run(command, text=True, capture_output=True, check=False)
+    if check and result.returncode:
+        raise PeerUnavailable(f"{' '.join(command[2:5])} failed: {result.stderr.strip()[-500:]}")
+    return result
+
+
+if __name__ == "__main__":
+    print(emulator_python(), analyzer_python(), analyzer_server(), sep="\n")

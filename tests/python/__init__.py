@@ -1,0 +1,1 @@
+"""Tests of the loaders, the macros and the command line."""
