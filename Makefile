@@ -8,7 +8,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build chaos bench clean
+.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build emulator chaos bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -70,6 +70,9 @@ check: lint types pytest-quick ## the quick part of the tests, under 3 minutes
 
 test: lint types sql build pytest-all ## everything that proves the project
 	@echo "test: passed"
+
+emulator: install ## run the BigQuery emulator (needs Python 3.13) for --target emulator
+	$(BIN)/python -m tests.peers.emulator
 
 chaos: install ## kill runs at every named step and at random instants
 	$(BIN)/python -m tests.chaos --sample --random 20

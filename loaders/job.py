@@ -139,6 +139,9 @@ class Job:
 
     def _write_start(self) -> None:
         with self._event_lock:
+            # A signal found no start to end; one written now would have no end.
+            if self.cancelled.is_set():
+                raise LandfallError(f"{self.job_name}: ended before it began; run it again")
             self._started_at = time.monotonic()
             self.log(
                 "job.started",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import json
 import logging
 import shutil
@@ -218,7 +219,7 @@ class Landing:
     ) -> None:
         size = 0 if text is None else len(text if text.isascii() else text.encode())
         self._make_room(size)
-        prefix = idem_key(*self._source, object_type, "-")[:-1]
+        prefix = _key_prefix(*self._source, object_type)
         if not key.startswith(prefix) or key == prefix:
             raise ValueError(f"idem_key_fn: expected a key that begins with {prefix!r}")
         self._objects.append(
@@ -398,6 +399,11 @@ def newest_observation(
     )
     newest: dt.datetime | None = rows[0][0]
     return newest
+
+
+@functools.cache
+def _key_prefix(source_system: str, connection_name: str, object_type: str) -> str:
+    return idem_key(source_system, connection_name, object_type, "-")[:-1]
 
 
 def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:

@@ -183,8 +183,6 @@ class Slot:
         }
         return {
             **inherited,
-            # Nothing here reads manifest.json and run_results.json: a fifth of dbt's time.
-            "DBT_WRITE_JSON": "true",
             "DBT_PROFILES_DIR": str(self.directory),
             "LANDFALL_DUCKDB_PATH": str(self.warehouse),
             "LANDFALL_STATE_DIR": str(self.state_dir),

@@ -113,7 +113,7 @@ def test_since_after_until_is_refused(project: Project, capsys: pytest.CaptureFi
 
 
 def test_an_unknown_connection_is_one_line_with_the_next_step(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    warehouse: Warehouse, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run_main(capsys, "gmail", "--connection", "nowhere")
     assert code == 2
@@ -122,13 +122,21 @@ def test_an_unknown_connection_is_one_line_with_the_next_step(
     assert "[sources.gmail.nowhere]" in line
 
 
+def test_a_run_that_cannot_start_is_a_failed_job(
+    warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(capsys, "gmail", "--connection", "nowhere")[0] == 2
+    assert event_types(warehouse) == ["job.started", "job.failed"]
+    assert events(warehouse)[-1]["payload"]["error_type"] == "UsageError"
+
+
 def configure(project: Project, text: str, name: str = "secrets.toml") -> None:
     project.dlt_dir.mkdir(exist_ok=True)
     (project.dlt_dir / name).write_text(text)
 
 
 def test_several_connections_ask_for_a_choice(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    warehouse: Warehouse, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(project, '[sources.gmail.one]\naccess_token = "x"\n[sources.gmail.two]\n')
     code, _, err = run_main(capsys, "gmail")
@@ -146,7 +154,11 @@ def test_several_connections_ask_for_a_choice(
     ],
 )
 def test_half_written_secrets_are_one_line_without_the_secret(
-    project: Project, capsys: pytest.CaptureFixture[str], text: str, line_number: int
+    warehouse: Warehouse,
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    line_number: int,
 ) -> None:
     configure(project, text)
     code, out, err = run_main(capsys, "gmail")
@@ -158,7 +170,7 @@ def test_half_written_secrets_are_one_line_without_the_secret(
 
 
 def test_secrets_that_are_not_text_are_one_line(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    warehouse: Warehouse, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(project, "")
     (project.dlt_dir / "secrets.toml").write_bytes(b"\xff\xfe" + SECRET.encode("utf-16"))
@@ -406,7 +418,9 @@ def test_json_log_lines_carry_the_trace_id(project: Project) -> None:
     assert {event["trace_id"] for event in events(project.open_warehouse())} == {trace_id}
 
 
-def test_an_error_is_a_json_line_too(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_a_json_line_too(
+    warehouse: Warehouse, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, _, err = run_main(capsys, "gmail", "--connection", "nowhere", "--log-format", "json")
     assert code == 2
     line = json.loads(one_line(err))
@@ -444,12 +458,11 @@ def test_a_project_that_does_not_compile_is_a_failed_job(
 
 @pytest.mark.slow
 def test_build_is_a_logged_job(warehouse: Warehouse, project: Project) -> None:
-    done = project.run_cli("build", "--select", "stg_landed_objects", "raw_objects")
+    selection = ["--select", "stg_landed_objects", "raw_objects", "accepted_violations"]
+    done = project.run_cli("build", *selection)
     assert done.returncode == 0, done.stdout + done.stderr
     started, completed = events(warehouse)
-    assert started["payload"]["parameters"] == {
-        "dbt_arguments": ["--select", "stg_landed_objects", "raw_objects"]
-    }
+    assert started["payload"]["parameters"] == {"dbt_arguments": selection}
     assert completed["event_type"] == "job.completed"
     assert completed["payload"]["inserted"] == 0
 

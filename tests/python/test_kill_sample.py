@@ -35,14 +35,14 @@ def evidence_dir(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """What the selected cases left behind; they run once, for all tests together."""
-    selected = {PLANTED_IN.name} | {
-        item.callspec.params["case"].name
+    selected: set[object] = {PLANTED_IN} | {
+        item.callspec.params["case"]
         for item in request.session.items
         if isinstance(item, pytest.Function)
         and item.originalname == test_killed_run_is_made_good_by_the_next.__name__
     }
     directory = tmp_path_factory.mktemp("kills")
-    cases = [f"--case={case.name}" for case in SAMPLE if case.name in selected]
+    cases = [f"--case={case.name}" for case in SAMPLE if case in selected]
     harness = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--jobs=2", f"--directory={directory}", *cases],
         cwd=PROJECT_DIR,
