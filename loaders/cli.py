@@ -24,7 +24,6 @@ from loaders.event_log import trace_id_from_environment
 from loaders.times import FORMS, parse_duration, parse_time
 
 if TYPE_CHECKING:
-    from loaders.ingest import RunSummary
     from loaders.items import Source
     from loaders.warehouse import Warehouse
 
@@ -253,6 +252,7 @@ def _ingest(
     from loaders.ingest import Ingestion, IngestOptions
     from loaders.job import run_supervised
     from loaders.progress import new_progress
+    from loaders.report import print_dry_run, print_summary
 
     while True:
         ingestion = Ingestion(
@@ -271,56 +271,15 @@ def _ingest(
             progress=new_progress(),
         )
         if options.dry_run:
-            _print_dry_run(ingestion.dry_run())
+            print_dry_run(ingestion.dry_run())
             return 0
         try:
             run_supervised(ingestion.job, ingestion.run)
         finally:
             if ingestion.summary:
-                _print_summary(ingestion.summary)
+                print_summary(ingestion.summary)
         if not (options.until_done and ingestion.summary and ingestion.summary.has_more):
             return 0
-
-
-def _print_dry_run(telemetry: dict[str, Any]) -> None:
-    print(
-        f"dry run: {telemetry['records_extracted']} listed,"
-        f" {telemetry['records_landed']} would be landed ({telemetry['bytes']:,} bytes),"
-        f" {telemetry['already_held']} held already, {telemetry['gone']} gone,"
-        f" {telemetry['dead_lettered']} dead letters; nothing was written"
-    )
-
-
-def _print_summary(summary: RunSummary) -> None:
-    counts, telemetry, tests = summary.counts, summary.telemetry, summary.tests
-    lines = [
-        ("run", summary.correlation_id),
-        (
-            "extracted",
-            f"{telemetry['records_landed']} ({telemetry['bytes'] / 1e6:.1f} MB in"
-            f" {telemetry['chunks']} package(s)), {telemetry['already_held']} held already,"
-            f" {telemetry['gone']} gone",
-        ),
-        ("inserted", counts["inserted"]),
-        ("updated", counts["updated"]),
-        ("unchanged", counts["unchanged"]),
-        ("deleted", f"{counts['deleted']}, undeleted {counts['undeleted']}"),
-        (
-            "dead letters",
-            f"{telemetry['new_dead_letters']} new, {telemetry['dead_lettered']} in all",
-        ),
-        ("tests", f"{tests['passed']} passed, {tests['warned']} warned, {tests['failed']} failed"),
-        ("duration", f"{summary.duration_seconds:.1f} s"),
-    ]
-    if counts["stale"]:
-        lines.insert(6, ("stale", counts["stale"]))
-    if summary.has_more:
-        lines.append(("has more", "yes: the run was bounded; run again, or use --until-done"))
-    print()
-    for name, value in lines:
-        print(f"{name + ':':<14}{value}")
-    for warning in summary.warnings:
-        print(f"warning: acceptance test {warning}")
 
 
 def _build(options: argparse.Namespace) -> int:

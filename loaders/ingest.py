@@ -24,15 +24,9 @@ from loaders.items import (
     Usage,
 )
 from loaders.job import Job, job_name_for
-from loaders.landing import (
-    DEFAULT_BATCH_SIZE,
-    Landing,
-    dead_ids,
-    held_ids,
-    newest_observation,
-    stored_cursor,
-)
+from loaders.landing import DEFAULT_BATCH_SIZE, Landing
 from loaders.progress import NullProgress, Progress
+from loaders.stored import dead_ids, held_ids, newest_observation, stored_cursor
 from loaders.warehouse import Warehouse
 
 HARD_TIMEOUT_MARGIN = 900.0

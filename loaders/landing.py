@@ -24,6 +24,7 @@ from loaders.config import configure_dlt, state_dir
 from loaders.errors import LandingError, describe
 from loaders.idem_keys import idem_key
 from loaders.items import Cursor, Deleted, Observed
+from loaders.landing_tables import CURSORS, DEAD_LETTERS, LANDED_OBJECTS, Row, arrow_table
 from loaders.payloads import TOMBSTONE_HASH, admit
 from loaders.warehouse import Warehouse
 
@@ -32,49 +33,10 @@ DEFAULT_BATCH_SIZE = 5_000
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
 """Payload bytes in a load package, at most (but always one object)."""
 
+MAX_REFUSED = 20
+"""Objects of one package that may become dead letters because the warehouse refuses them."""
+
 logger = logging.getLogger(__name__)
-
-_UTC_TIMESTAMP = pa.timestamp("us", "UTC")
-_LANDED_OBJECTS = pa.schema(
-    [
-        pa.field("idem_key", pa.string(), nullable=False),
-        pa.field("source_system", pa.string(), nullable=False),
-        pa.field("connection_name", pa.string(), nullable=False),
-        pa.field("object_type", pa.string(), nullable=False),
-        pa.field("external_id", pa.string(), nullable=False),
-        pa.field("payload", pa.string()),
-        pa.field("payload_hash", pa.string(), nullable=False),
-        pa.field("object_created_at", _UTC_TIMESTAMP),
-        pa.field("observed_at", _UTC_TIMESTAMP, nullable=False),
-        pa.field("is_deleted", pa.bool_(), nullable=False),
-        pa.field("correlation_id", pa.string(), nullable=False),
-    ]
-)
-_CURSORS = pa.schema(
-    [
-        pa.field("source_system", pa.string(), nullable=False),
-        pa.field("connection_name", pa.string(), nullable=False),
-        pa.field("stream", pa.string(), nullable=False),
-        pa.field("cursor", pa.string(), nullable=False),
-        pa.field("observed_at", _UTC_TIMESTAMP, nullable=False),
-    ]
-)
-_DEAD_LETTERS = pa.schema(
-    [
-        pa.field("dead_letter_id", pa.string(), nullable=False),
-        pa.field("source_system", pa.string(), nullable=False),
-        pa.field("connection_name", pa.string(), nullable=False),
-        pa.field("object_type", pa.string(), nullable=False),
-        pa.field("external_id", pa.string()),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("payload", pa.string()),
-        pa.field("attempts", pa.int64(), nullable=False),
-        pa.field("correlation_id", pa.string(), nullable=False),
-        pa.field("created_at", _UTC_TIMESTAMP, nullable=False),
-    ]
-)
-
-Row = tuple[Any, ...]
 
 
 @dataclasses.dataclass
@@ -257,27 +219,55 @@ class Landing:
     def _land(
         self, objects: Sequence[Row], dead_letters: Sequence[Row], cursors: Sequence[Row]
     ) -> None:
-        """Land one package; by halves when the warehouse refuses it twice for good."""
+        """Land one package; by halves when the warehouse refuses its data for good."""
         try:
             self._load_package(objects, dead_letters, cursors)
             return
-        except Exception as error:
-            if not _is_terminal(error) or not objects:
-                raise LandingError(
-                    f"landing: the package does not load: {_reason(error)}"
-                ) from error
-            reason = _reason(error)
-            _drop_pending(self._open_pipeline())
-        if len(objects) == 1:
-            self._set_aside_row(objects[0], f"the warehouse refuses it: {reason}")
-            dead_letters, self._dead_letters = [*dead_letters, *self._dead_letters], []
-            self._load_package([], dead_letters, cursors)
-            return
+        except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
+            reason = self._refusal(error)
         logger.warning("package refused, landing it by halves: %s", reason)
-        middle = len(objects) // 2
-        self._land(objects[:middle], [], [])
-        # The cursor goes last: it covers both halves.
-        self._land(objects[middle:], dead_letters, cursors)
+        refused: list[tuple[Row, str]] = []
+        self._land_accepted(objects, refused)
+        for row, reason in refused:
+            self._set_aside_row(row, f"the warehouse refuses it: {reason}")
+        dead_letters, self._dead_letters = [*dead_letters, *self._dead_letters], []
+        try:
+            # The cursor goes last: it covers all of them.
+            self._load_package([], dead_letters, cursors)
+        except Exception as error:
+            raise LandingError(
+                f"landing: the warehouse refuses the package: {self._refusal(error)}"
+            ) from error
+
+    def _land_accepted(self, objects: Sequence[Row], refused: list[tuple[Row, str]]) -> None:
+        """Land what the warehouse takes of these, once more whole, then half by half."""
+        try:
+            self._load_package(objects, [], [])
+            return
+        except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
+            reason = self._refusal(error)
+        if len(objects) > 1:
+            middle = len(objects) // 2
+            self._land_accepted(objects[:middle], refused)
+            self._land_accepted(objects[middle:], refused)
+            return
+        refused.append((objects[0], reason))
+        if len(refused) > MAX_REFUSED:
+            raise LandingError(
+                f"landing: the warehouse refuses more than {MAX_REFUSED} objects of one package,"
+                f" so it is hardly them: {reason}; correct that and run again,"
+                " nothing was set aside"
+            )
+
+    def _refusal(self, error: Exception) -> str:
+        """Drop the package that the warehouse refuses, and say why.
+
+        Raises LandingError for any other failure; then the package stays and is retried.
+        """
+        if not _is_terminal(error):
+            raise LandingError(f"landing: the package does not load: {_reason(error)}") from error
+        _drop_pending(self._open_pipeline())
+        return _reason(error)
 
     def _set_aside_row(self, row: Row, reason: str) -> None:
         _key, _system, _connection, object_type, external_id, text, *_rest = row
@@ -304,11 +294,13 @@ class Landing:
         import dlt
 
         resources = [
-            dlt.resource([_table(rows, schema)], name=name, write_disposition="append")
+            dlt.resource(
+                _drained([arrow_table(rows, schema)]), name=name, write_disposition="append"
+            )
             for name, schema, rows in (
-                ("landed_objects", _LANDED_OBJECTS, objects),
-                ("cursors", _CURSORS, cursors),
-                ("dead_letters", _DEAD_LETTERS, dead_letters),
+                ("landed_objects", LANDED_OBJECTS, objects),
+                ("cursors", CURSORS, cursors),
+                ("dead_letters", DEAD_LETTERS, dead_letters),
             )
             if rows
         ]
@@ -337,79 +329,15 @@ class Landing:
         return self._pipeline
 
 
-def held_ids(
-    warehouse: Warehouse, source_system: str, connection_name: str, object_type: str
-) -> set[str]:
-    """Ids of the live objects that raw_objects holds, or that wait in complete loads."""
-    of_type = "source_system = ? and connection_name = ? and object_type = ?"
-    rows = warehouse.execute(
-        f"select external_id from {warehouse.table('raw_objects')}"
-        f" where {of_type} and deleted_at is null"
-        " union all"
-        f" select external_id from {warehouse.staging_table('landed_objects')}"
-        f" where {of_type} and not is_deleted and _dlt_load_id in"
-        f" (select load_id from {warehouse.staging_table('_dlt_loads')} where status = 0)",
-        (source_system, connection_name, object_type) * 2,
-    )
-    return {external_id for (external_id,) in rows}
-
-
-def dead_ids(
-    warehouse: Warehouse, source_system: str, connection_name: str, object_type: str
-) -> set[str]:
-    """Ids that lie among the dead letters; a full resync tries them again."""
-    rows = warehouse.execute(
-        f"select distinct external_id from {warehouse.staging_table('dead_letters')}"
-        " where source_system = ? and connection_name = ? and object_type = ?"
-        " and external_id is not null",
-        (source_system, connection_name, object_type),
-    )
-    return {external_id for (external_id,) in rows}
-
-
-def stored_cursor(
-    warehouse: Warehouse, source_system: str, connection_name: str, stream: str
-) -> dict[str, Any] | None:
-    """The newest cursor of a stream among complete loads."""
-    rows = warehouse.execute(
-        f"select cursor from {warehouse.staging_table('cursors')} as cursors"
-        f" inner join {warehouse.staging_table('_dlt_loads')} as loads"
-        " on cursors._dlt_load_id = loads.load_id"
-        " where loads.status = 0 and source_system = ? and connection_name = ? and stream = ?"
-        " order by observed_at desc limit 1",
-        (source_system, connection_name, stream),
-    )
-    return json.loads(rows[0][0]) if rows else None
-
-
-def newest_observation(
-    warehouse: Warehouse, source_system: str, connection_name: str
-) -> dt.datetime | None:
-    """The latest observed_at stored for a connection, merged or not."""
-    of_connection = "where source_system = ? and connection_name = ?"
-    rows = warehouse.execute(
-        "select max(observed_at) from ("
-        f"select max(last_seen) as observed_at from {warehouse.table('raw_objects')}"
-        f" {of_connection}"
-        f" union all select max(observed_at) from {warehouse.staging_table('landed_objects')}"
-        f" {of_connection}"
-        f" union all select max(observed_at) from {warehouse.staging_table('cursors')}"
-        f" {of_connection}) as observations",
-        (source_system, connection_name) * 3,
-    )
-    newest: dt.datetime | None = rows[0][0]
-    return newest
+def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables and let go of them: dlt's resources outlive their package."""
+    while tables:
+        yield tables.pop()
 
 
 @functools.cache
 def _key_prefix(source_system: str, connection_name: str, object_type: str) -> str:
     return idem_key(source_system, connection_name, object_type, "-")[:-1]
-
-
-def _table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _pipelines_dir(warehouse: Warehouse, source_system: str, connection_name: str) -> Path:

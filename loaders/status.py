@@ -135,7 +135,8 @@ def dead_letters(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
     if not warehouse.is_bootstrapped():
         return []
     rows = warehouse.execute(
-        f"select {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
+        # Distinct: a load that was killed and repeated may have landed one twice.
+        f"select distinct {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
         # A package that was refused has left its dead letters behind, and landed them again.
         " where _dlt_load_id in"
         f" (select load_id from {warehouse.staging_table('_dlt_loads')} where status = 0)"

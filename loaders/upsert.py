@@ -13,7 +13,9 @@ from loaders.config import load_target
 from loaders.idem_keys import IdemKeyFunction
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Unfetched
-from loaders.landing import DEFAULT_BATCH_SIZE, Landing, newest_observation
+from loaders.job import job_name_for, new_correlation_id
+from loaders.landing import DEFAULT_BATCH_SIZE, Landing
+from loaders.stored import newest_observation
 from loaders.warehouse import Warehouse, open_warehouse
 
 CreatedAtFunction = Callable[[Mapping[str, Any]], dt.datetime | None]
@@ -150,7 +152,8 @@ def _within_run(
     merge: bool,
     correlation_id: str | None,
 ) -> UpsertResult:
-    run = correlation_id or "unmerged"
+    name = job_name_for(source.source_system, connection_name)
+    run = correlation_id or new_correlation_id(name)
     with warehouse.open():
         transform.bootstrap(warehouse)
         clock = ObservationClock(

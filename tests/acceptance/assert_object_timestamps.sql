@@ -1,13 +1,20 @@
 -- A row is an object whose times contradict each other: seen before it was first seen,
 -- changed or deleted outside of the time it was seen in.
 select
-    idem_key,
-    merged_by
-from {{ ref('raw_objects') }}
+    objects.idem_key,
+    objects.merged_by
+from {{ ref('raw_objects') }} as objects
 where
-    last_seen >= {{ days_ago(var('acceptance_days')) }}
+    objects.last_seen >= {{ days_ago(var('acceptance_days')) }}
     and (
-        first_seen > last_seen
-        or changed_at not between first_seen and last_seen
-        or (deleted_at is not null and deleted_at != changed_at)
+        objects.first_seen > objects.last_seen
+        or objects.changed_at not between objects.first_seen and objects.last_seen
+        or (objects.deleted_at is not null and objects.deleted_at != objects.changed_at)
+    )
+    and not exists (
+        select 1
+        from {{ ref('accepted_violations') }} as accepted
+        where
+            accepted.correlation_id = objects.merged_by
+            and accepted.test = 'assert_object_timestamps'
     )

@@ -12,9 +12,9 @@ import pytest
 
 from loaders.errors import SourceError, TransientSourceError
 from loaders.ingest import DeadLettered, Ingestion, IngestOptions
-from loaders.landing import stored_cursor
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import MESSAGES
+from loaders.stored import stored_cursor
 from loaders.warehouse import Warehouse
 
 from .conftest import (

@@ -23,7 +23,7 @@ from tests.chaos.harness import MAILBOX, OUTCOME, read_evidence
 from tests.chaos.invariants import Evidence, violations
 from tests.chaos.snapshots import WAREHOUSE
 
-# Two at a time on two cores take a minute and a half; a busy machine needs more.
+# The kills take 175 s of CPU time, two at a time; pytest counts them to the first test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PLANTED_IN = parse_case("merge.after")

@@ -16,8 +16,9 @@ from loaders.idem_keys import IdemKeyFunction, idem_key
 from loaders.ingest import DeadLettered
 from loaders.items import Cursor, Item, Observed, Unfetched
 from loaders.job import Job
-from loaders.landing import Landing, stored_cursor
+from loaders.landing import Landing
 from loaders.status import dead_letters
+from loaders.stored import stored_cursor
 from loaders.upsert import UpsertResult, upsert_objects
 from loaders.warehouse import Warehouse
 

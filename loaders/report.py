@@ -1,0 +1,50 @@
+"""What a run prints at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loaders.ingest import RunSummary
+
+
+def print_dry_run(telemetry: dict[str, Any]) -> None:
+    """Print what a dry run would have done."""
+    print(
+        f"dry run: {telemetry['records_extracted']} listed,"
+        f" {telemetry['records_landed']} would be landed ({telemetry['bytes']:,} bytes),"
+        f" {telemetry['already_held']} held already, {telemetry['gone']} gone,"
+        f" {telemetry['dead_lettered']} dead letters; nothing was written"
+    )
+
+
+def print_summary(summary: RunSummary) -> None:
+    """Print what a run did."""
+    counts, telemetry, tests = summary.counts, summary.telemetry, summary.tests
+    lines = [
+        ("run", summary.correlation_id),
+        (
+            "extracted",
+            f"{telemetry['records_landed']} ({telemetry['bytes'] / 1e6:.1f} MB in"
+            f" {telemetry['chunks']} package(s)), {telemetry['already_held']} held already,"
+            f" {telemetry['gone']} gone",
+        ),
+        ("inserted", counts["inserted"]),
+        ("updated", counts["updated"]),
+        ("unchanged", counts["unchanged"]),
+        ("deleted", f"{counts['deleted']}, undeleted {counts['undeleted']}"),
+        (
+            "dead letters",
+            f"{telemetry['new_dead_letters']} new, {telemetry['dead_lettered']} in all",
+        ),
+        ("tests", f"{tests['passed']} passed, {tests['warned']} warned, {tests['failed']} failed"),
+        ("duration", f"{summary.duration_seconds:.1f} s"),
+    ]
+    if counts["stale"]:
+        lines.insert(6, ("stale", counts["stale"]))
+    if summary.has_more:
+        lines.append(("has more", "yes: the run was bounded; run again, or use --until-done"))
+    print()
+    for name, value in lines:
+        print(f"{name + ':':<14}{value}")
+    for warning in summary.warnings:
+        print(f"warning: acceptance test {warning}")
