@@ -45,11 +45,14 @@ types: install
 sql: install
 	$(BIN)/sqlfluff lint models tests/acceptance
 
+# A file stays on one worker: its fixtures are dear.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+
 pytest-quick: install
-	$(BIN)/pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 pytest-all: install
-	$(BIN)/pytest
+	$(PYTEST) --durations 15
 
 # On a warehouse and a profile of its own: a check must not touch somebody's data.
 CHECK := $(CURDIR)/target/check

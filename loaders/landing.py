@@ -318,6 +318,8 @@ class Landing:
             configure_dlt()
             import dlt
 
+            # Arrow's own allocator keeps 100 MB of what it once used for packages.
+            pa.set_memory_pool(pa.system_memory_pool())
             self._pipeline = dlt.pipeline(
                 "landfall",
                 destination=self._warehouse.destination(),

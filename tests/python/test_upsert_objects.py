@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from loaders import transform
+from loaders import landing, transform
 from loaders.errors import LandfallError, LandingError
 from loaders.idem_keys import IdemKeyFunction, idem_key
 from loaders.ingest import DeadLettered
@@ -384,15 +384,34 @@ def test_what_the_warehouse_refuses_is_found_by_halves(
     assert files_with(project.state_dir, CANARY) == []
 
 
+@pytest.mark.slow
+def test_a_warehouse_that_refuses_everything_sets_nothing_aside(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing, "MAX_REFUSED", 2)
+    refuse_where(warehouse, "external_id is not null")
+    with pytest.raises(LandfallError, match="refuses more than 2 objects of one package"):
+        upsert(warehouse, widgets(6))
+    assert event_types(warehouse) == ["job.started", "ingestion.failed", "job.failed"]
+    assert dead_letters(warehouse, 10) == []
+    warehouse.execute("drop table events_staging.landed_objects")
+    assert upsert(warehouse, widgets(6)).counts["inserted"] == 6
+
+
 def refuse_widget(warehouse: Warehouse, external_id: str) -> None:
-    """Give landed_objects a constraint that one object breaks (for this test alone)."""
+    """Make the warehouse refuse one object."""
+    refuse_where(warehouse, f"external_id = '{external_id}'")
+
+
+def refuse_where(warehouse: Warehouse, condition: str) -> None:
+    """Give landed_objects a constraint that some objects break (for this test alone)."""
     table = "events_staging.landed_objects"
     [(ddl,)] = warehouse.execute(
         "select sql from duckdb_tables() where table_name = 'landed_objects'"
     )
     closing = ddl.rindex(")")
     warehouse.execute(f"drop table {table}")
-    ddl = ddl[:closing] + f", check (external_id != '{external_id}'))"
+    ddl = ddl[:closing] + f", check (not ({condition})))"
     warehouse.execute(ddl.replace("CREATE TABLE ", "create table "))
 
 
