@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -219,7 +220,7 @@ def _gmail_source(
     from loaders.sources.gmail import GmailConfig, GmailSource, load_credentials
 
     if not connection.is_sandbox:
-        print(f"connection: gmail '{connection.name}' -> {warehouse.target.location}")
+        print(f"connection: gmail '{connection.name}'\nwarehouse: {_shown(warehouse)}")
         yield lambda: GmailSource(
             connection.name, load_credentials(connection), GmailConfig.from_connection(connection)
         )
@@ -233,7 +234,7 @@ def _gmail_source(
     print(
         "connection: sandbox, a local server with generated mail, because no mailbox is configured"
         "\n  to connect a real one: add [sources.gmail.NAME] to .dlt/secrets.toml (see README)"
-        f"\nwarehouse: {warehouse.target.location} (target {warehouse.target.name})"
+        f"\nwarehouse: {_shown(warehouse)}"
     )
     state = state_dir() / "sandbox" / f"{warehouse.target.key}.sqlite"
     state.parent.mkdir(parents=True, exist_ok=True)
@@ -241,6 +242,13 @@ def _gmail_source(
         config = GmailConfig.from_connection(connection)
         config = dataclasses.replace(config, api_base_url=sandbox.base_url)
         yield lambda: GmailSource(SANDBOX, Credentials(token="sandbox"), config)  # noqa: S106
+
+
+def _shown(warehouse: Warehouse) -> str:
+    """The warehouse's place for a person; a file below this directory without its path."""
+    here = f"{os.getcwd()}{os.sep}"
+    target = warehouse.target
+    return f"{target.location.removeprefix(here)} (target {target.name})"
 
 
 def _ingest(

@@ -62,7 +62,7 @@ def ingest(path: str) -> dict[str, Any]:
 
     clock = Clock()
     clock.watch(landing, "admit", "gate and hash")
-    clock.watch(landing, "_table", "rows to Arrow")
+    clock.watch(landing, "arrow_table", "rows to Arrow")
     clock.watch(Pipeline, "extract", "dlt extract")
     clock.watch(Pipeline, "normalize", "dlt normalize")
     clock.watch(Pipeline, "load", "dlt load")
