@@ -125,8 +125,7 @@ class DuckDBWarehouse(Warehouse):
             with self._lock:
                 self._holders -= 1
                 if self._holders == 0:
-                    self._connection.close()
-                    self._connection = None
+                    self._close()
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement with `?` parameters and return its rows.
@@ -177,6 +176,12 @@ class DuckDBWarehouse(Warehouse):
         credentials.global_config = dict(self.target.settings.get("settings") or {})
         return dlt.destinations.duckdb(credentials)
 
+    def _close(self) -> None:
+        """Close the file, which writes what its log holds into it."""
+        assert self._connection is not None
+        self._connection.close()
+        self._connection = None
+
     def _connect(self) -> duckdb.DuckDBPyConnection:
         began = time.monotonic()
         pause = 0.05
@@ -199,6 +204,9 @@ class DuckDBWarehouse(Warehouse):
         for name, value in (self.target.settings.get("settings") or {}).items():
             connection.execute(f"set global {name} = '{value}'")
         connection.execute("set global TimeZone = 'UTC'")
+        # A checkpoint merges small row groups: those of the queue, with every payload in them,
+        # again and again. The MERGE allows it again (macros/merge/get_merge_sql.sql).
+        connection.execute("set global max_vacuum_tasks = 0")
         return connection
 
 

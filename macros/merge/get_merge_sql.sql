@@ -5,6 +5,8 @@
 {% macro duckdb__get_merge_sql(target, source, unique_key, dest_columns, incremental_predicates=none) -%}
     {%- if model.name == 'raw_objects' -%}
         {%- do run_query("set disabled_optimizers = 'build_side_probe_side'") -%}
+        {#- the loaders keep checkpoints from merging the row groups of a queue not yet drained -#}
+        {%- do run_query("reset global max_vacuum_tasks") -%}
         {{ merge_objects(target, source) }};
         reset disabled_optimizers
     {%- else -%}

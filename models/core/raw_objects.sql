@@ -24,9 +24,9 @@ objects as (
         first_seen,
         observed_at as last_seen,
         observed_at as changed_at,
-        case when is_deleted then observed_at end as deleted_at,
         correlation_id as changed_by,
-        content_observed_at
+        content_observed_at,
+        case when is_deleted then observed_at end as deleted_at
     from landed_objects
 )
 

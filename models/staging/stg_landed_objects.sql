@@ -52,14 +52,14 @@ newest as (
         connection_name,
         object_type,
         external_id,
-        {{ json_parse('payload') }} as payload,
         payload_hash,
         object_created_at,
         first_seen,
         observed_at,
         content_observed_at,
         is_deleted,
-        correlation_id
+        correlation_id,
+        {{ json_parse('payload') }} as payload
     from folded
     where state_rank = 1
 )

@@ -58,7 +58,7 @@ def ingest(path: str) -> dict[str, Any]:
     from loaders import landing, transform
     from loaders.config import load_target
     from loaders.ingest import Ingestion, IngestOptions
-    from loaders.warehouse import open_warehouse
+    from loaders.warehouse import DuckDBWarehouse, open_warehouse
 
     clock = Clock()
     clock.watch(landing, "admit", "gate and hash")
@@ -66,6 +66,8 @@ def ingest(path: str) -> dict[str, Any]:
     clock.watch(Pipeline, "extract", "dlt extract")
     clock.watch(Pipeline, "normalize", "dlt normalize")
     clock.watch(Pipeline, "load", "dlt load")
+    clock.watch(DuckDBWarehouse, "_connect", "open the file")
+    clock.watch(DuckDBWarehouse, "_close", "close the file, with a checkpoint")
     statements = _watch_statements(DuckDBCursorWrapper)
     clock.watch(transform, "_invoke", "dbt")
     warehouse = open_warehouse(load_target())
