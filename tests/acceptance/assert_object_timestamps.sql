@@ -1,20 +1,24 @@
 -- A row is an object whose times contradict each other: seen before it was first seen,
 -- changed or deleted outside of the time it was seen in.
+with raw_objects as (
+    select * from {{ ref('raw_objects') }}
+),
+
+excused as (
+    select correlation_id
+    from {{ ref('accepted_violations') }}
+    where test = 'assert_object_timestamps'
+)
+
 select
-    raw_objects.idem_key,
-    raw_objects.merged_by
-from {{ ref('raw_objects') }} as raw_objects
+    idem_key,
+    merged_by
+from raw_objects
 where
-    raw_objects.last_seen >= {{ days_ago(var('acceptance_days')) }}
+    last_seen >= {{ days_ago(var('acceptance_days')) }}
     and (
-        raw_objects.first_seen > raw_objects.last_seen
-        or raw_objects.changed_at not between raw_objects.first_seen and raw_objects.last_seen
-        or (raw_objects.deleted_at is not null and raw_objects.deleted_at != raw_objects.changed_at)
+        first_seen > last_seen
+        or changed_at not between first_seen and last_seen
+        or (deleted_at is not null and deleted_at != changed_at)
     )
-    and not exists (
-        select 1
-        from {{ ref('accepted_violations') }} as accepted
-        where
-            accepted.correlation_id = raw_objects.merged_by
-            and accepted.test = 'assert_object_timestamps'
-    )
+    and merged_by not in (select correlation_id from excused)
