@@ -21,4 +21,4 @@ where
         or changed_at not between first_seen and last_seen
         or (deleted_at is not null and deleted_at != changed_at)
     )
-    and merged_by not in (select correlation_id from excused)
+    and merged_by not in (select excused.correlation_id from excused)
