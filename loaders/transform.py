@@ -17,6 +17,8 @@ from loaders.warehouse import Warehouse
 
 MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
 
+# An ingestion needs neither dbt's artifacts nor its debug log, which cost a second a run.
+_QUIETLY = ("--quiet", "--no-write-json", "--log-level-file", "info")
 _FAILED = {"error", "fail", "runtime error", "partial success"}
 
 
@@ -97,7 +99,7 @@ def _invoke(target: Target, correlation_id: str, command: Sequence[str], *, quie
     from dbt.cli.main import dbtRunner
 
     arguments = [
-        *(["--quiet"] if quiet else []),
+        *(_QUIETLY if quiet else ()),
         "--log-path",
         str(state_dir() / "logs" / target.key),
         *command,

@@ -10,8 +10,7 @@
         first_seen = least(stored.first_seen, seen.first_seen),
         last_seen = greatest(stored.last_seen, seen.last_seen),
         object_created_at = coalesce(stored.object_created_at, seen.object_created_at),
-        merged_by = {{ run }},
-        last_action = {{ action }}
+        merged_by = {{ run }}
     {%- endset -%}
     {%- set state -%}
         payload_hash = seen.payload_hash,
@@ -32,20 +31,24 @@ when matched and {{ action }} in ('updated', 'undeleted')
     then update set
         payload = seen.payload,
         {{ state }},
-        {{ history }}
+        {{ history }},
+        last_action = case when stored.deleted_at is null then 'updated' else 'undeleted' end
 -- deleted, and the queue also held newer content than the stored one
 when matched and {{ action }} = 'deleted' and seen.content_observed_at > stored.last_seen
     then update set
         payload = seen.payload,
         {{ state }},
-        {{ history }}
+        {{ history }},
+        last_action = 'deleted'
 when matched and {{ action }} = 'deleted'
     then update set
         {{ state }},
-        {{ history }}
+        {{ history }},
+        last_action = 'deleted'
 when matched
     then update set
-        {{ history }}
+        {{ history }},
+        last_action = {{ action }}
 when not matched
     then insert ({{ inserted | join(', ') }}, merged_by, last_action)
     values (

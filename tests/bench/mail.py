@@ -16,6 +16,7 @@ CONNECTION = "bench"
 
 _HEADERS = ["From", "To", "Subject", "Date", "Message-ID", "Content-Type"]
 _LARGE = 100_000
+_PAGE = 500
 
 
 def write_messages(path: str, count: int, message_format: str) -> dict[str, Any]:
@@ -58,10 +59,12 @@ class FileSource:
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         count = 0
         for item in self.items(request.clock):
+            if count % _PAGE == 0:
+                yield Listed(_PAGE)
             count += 1
-            yield Listed(1)
             yield item
         if count:
+            yield Listed(-count % _PAGE * -1)
             yield Cursor("messages", {"history_id": str(count)}, request.clock.now())
 
     def items(self, clock: ObservationClock) -> Iterator[Observed]:
