@@ -115,20 +115,7 @@ class Landing:
         if text is not None:
             text = text.encode("utf-8", errors="backslashreplace").decode()
         self._make_room(len(text or ""))
-        self._dead_letters.append(
-            (
-                str(uuid.uuid4()),
-                *self._source,
-                object_type,
-                external_id,
-                reason,
-                text,
-                1,
-                self._correlation_id,
-                dt.datetime.now(dt.UTC),
-            )
-        )
-        self.counts.dead_lettered += 1
+        self._add_dead_letter(object_type, external_id, reason, text, attempts=1)
         self._bytes += len(text or "")
 
     def flush(self, cursor: Cursor | None = None) -> None:
@@ -273,6 +260,17 @@ class Landing:
         _key, _system, _connection, object_type, external_id, text, *_rest = row
         self.counts.landed -= 1
         self.counts.objects[object_type] -= 1
+        self._add_dead_letter(object_type, external_id, reason, text, attempts=2)
+
+    def _add_dead_letter(
+        self,
+        object_type: str,
+        external_id: str | None,
+        reason: str,
+        text: str | None,
+        *,
+        attempts: int,
+    ) -> None:
         self._dead_letters.append(
             (
                 str(uuid.uuid4()),
@@ -281,7 +279,7 @@ class Landing:
                 external_id,
                 reason,
                 text,
-                2,
+                attempts,
                 self._correlation_id,
                 dt.datetime.now(dt.UTC),
             )
