@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,15 @@ def run(quick: bool) -> Figures:
     if not quick:
         sizes.append(("11 KB, some 1.4 MB", "mixed", 50_000))
         sizes.append(("1 KB", "headers", 1_000_000))
-    rows, figures = [], {}
+    rows: list[tuple[Any, ...]] = []
+    figures: Figures = {}
     for size, message_format, count in sizes:
         with new_workspace() as workspace:
-            measured = measure(workspace, count, message_format)
+            try:
+                measured = measure(workspace, count, message_format)
+            except subprocess.CalledProcessError:
+                rows.append((f"{count:,} of {size}", None, "failed", None, None))
+                continue
         figures[f"{count} of {size}"] = measured
         seconds = measured["seconds"]
         cpu, memory = measured["cpu_seconds"], measured["peak_rss_mb"]
