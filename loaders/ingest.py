@@ -29,6 +29,9 @@ from loaders.progress import NullProgress, Progress
 from loaders.stored import dead_ids, held_ids, newest_observation, stored_cursor
 from loaders.warehouse import Warehouse
 
+MAX_RUN_BYTES = 300_000_000
+"""Payload bytes after which a run stops fetching, merges, and says has_more: DuckDB's MERGE
+holds what it inserts in memory, and its default limit here is 512 MB."""
 HARD_TIMEOUT_MARGIN = 900.0
 """Seconds that landing, merge and checks may take after --max-duration is over."""
 
@@ -152,7 +155,7 @@ class Ingestion:
         tally = Tally()
         try:
             landing.drain_pending()
-            request = self._request(usage, began, dry_run)
+            request = self._request(usage, landing, began, dry_run)
             for item in source.fetch(request):
                 crashpoints.reached("extract.first_object")
                 self._take(item, landing, tally)
@@ -247,7 +250,7 @@ class Ingestion:
             dry_run=dry_run,
         )
 
-    def _request(self, usage: Usage, began: float, dry_run: bool) -> FetchRequest:
+    def _request(self, usage: Usage, landing: Landing, began: float, dry_run: bool) -> FetchRequest:
         of_connection = (self._warehouse, self.job.source_system, self.job.connection_name or "")
         is_empty = dry_run and not self._warehouse.is_bootstrapped()
         options = self._options
@@ -258,7 +261,10 @@ class Ingestion:
             dead=lambda object_type: set() if is_empty else dead_ids(*of_connection, object_type),
             cursor=lambda stream: None if is_empty else stored_cursor(*of_connection, stream),
             cancelled=self.job.cancelled,
-            must_stop=lambda: time.monotonic() - began > options.max_duration,
+            must_stop=lambda: (
+                time.monotonic() - began > options.max_duration
+                or landing.counts.bytes > MAX_RUN_BYTES
+            ),
             max_objects=options.max_objects,
             since=options.since,
             until=options.until,
