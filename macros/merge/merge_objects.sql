@@ -1,7 +1,118 @@
 {# The one MERGE of a run. dbt's own has a single UPDATE clause: it would rewrite the payload
-   of unchanged rows and lose it for deleted ones. Deciding and writing share this statement,
-   so a concurrent MERGE cannot come between them. #}
-{% macro merge_objects(target, source) -%}
+   of unchanged rows and lose it for deleted ones. What is decided and what is written share
+   one snapshot, so a concurrent MERGE cannot come between them. #}
+{% macro merge_objects(target, states) -%}
+    {{ return(adapter.dispatch('merge_objects', 'landfall')(target, states)) }}
+{%- endmacro %}
+
+{# DuckDB keeps what a MERGE inserts or updates in memory until it commits: 100,000 mails do
+   not fit in 512 MB. What an INSERT writes it streams to disk. So payloads are written by an
+   INSERT, never sorted, joined or updated: here one transaction (dbt's) is the one snapshot,
+   and the MERGE takes out the rows whose payload the INSERT then writes anew. #}
+{% macro duckdb__merge_objects(target, states) -%}
+    {%- set columns = [
+        'idem_key', 'source_system', 'connection_name', 'object_type', 'external_id',
+        'payload_hash', 'object_created_at', 'first_seen', 'last_seen', 'changed_at',
+        'deleted_at', 'changed_by',
+    ] -%}
+    {%- set history -%}
+        first_seen = seen.first_seen,
+        last_seen = seen.last_seen,
+        object_created_at = seen.object_created_at,
+        merged_by = {{ text_literal(correlation_id()) }},
+        last_action = seen.action
+    {%- endset -%}
+create or replace temporary table merge_decisions as
+-- of states landed twice one row is taken
+with contents as (
+    select
+        idem_key,
+        observed_at,
+        max_by(rowid, payload_hash) as content_row
+    from {{ source('landing', 'landed_objects') }}
+    where
+        not is_deleted
+        and _dlt_load_id in (
+            select load_id from {{ source('landing', '_dlt_loads') }} where status = 0
+        )
+    group by idem_key, observed_at
+),
+
+seen as (
+    select
+        objects.* exclude (payload),
+        contents.content_row
+    from {{ states }} as objects
+    left join contents
+        on objects.idem_key = contents.idem_key
+        and objects.content_observed_at = contents.observed_at
+),
+
+-- the key alone is read of every stored row, the rest of the rows found
+stored_rows as (
+    select
+        seen.idem_key,
+        stored.rowid as stored_row
+    from seen
+    inner join {{ target }} as stored on seen.idem_key = stored.idem_key
+),
+
+decided as (
+    select
+        seen.* exclude (first_seen, last_seen, object_created_at),
+        least(stored.first_seen, seen.first_seen) as first_seen,
+        greatest(stored.last_seen, seen.last_seen) as last_seen,
+        coalesce(stored.object_created_at, seen.object_created_at) as object_created_at,
+        stored.last_seen as stored_last_seen,
+        stored_rows.stored_row,
+        case
+            when stored_rows.stored_row is null then 'inserted'
+            else {{ merge_action(
+                'seen.last_seen', '(seen.deleted_at is not null)', 'seen.payload_hash', 'stored'
+            ) }}
+        end as action
+    from seen
+    left join stored_rows on seen.idem_key = stored_rows.idem_key
+    left join {{ target }} as stored on stored_rows.stored_row = stored.rowid
+)
+
+select
+    *,
+    action in ('inserted', 'updated', 'undeleted')
+    -- deleted, and the queue also held newer content than the stored one
+    or (action = 'deleted' and coalesce(content_observed_at > stored_last_seen, false))
+        as brings_payload
+from decided;
+
+merge into {{ target }} as stored
+using (select * from merge_decisions where stored_row is not null) as seen
+on stored.rowid = seen.stored_row
+when matched and seen.brings_payload
+    then delete
+when matched and seen.action = 'deleted'
+    then update set
+        payload_hash = seen.payload_hash,
+        changed_at = seen.changed_at,
+        deleted_at = seen.deleted_at,
+        changed_by = seen.changed_by,
+        {{ history }}
+when matched
+    then update set {{ history }};
+
+insert into {{ target }} ({{ columns | join(', ') }}, payload, merged_by, last_action)
+select
+    {%- for column in columns %}
+    seen.{{ column }},
+    {%- endfor %}
+    {{ json_parse('landed.payload') }} as payload,
+    {{ text_literal(correlation_id()) }} as merged_by,
+    seen.action as last_action
+from {{ source('landing', 'landed_objects') }} as landed
+right join (select * from merge_decisions where brings_payload) as seen
+    on landed.rowid = seen.content_row
+{%- endmacro %}
+
+{% macro bigquery__merge_objects(target, states) -%}
     {%- set run = text_literal(correlation_id()) -%}
     {%- set action = merge_action(
         'seen.last_seen', '(seen.deleted_at is not null)', 'seen.payload_hash', 'stored'
@@ -24,9 +135,8 @@
         'deleted_at', 'changed_by',
     ] -%}
 merge into {{ target }} as stored
-using {{ merge_source(source) }} as seen
+using {{ states }} as seen
 on stored.idem_key = seen.idem_key
-{{ merge_bound() }}
 when matched and {{ action }} in ('updated', 'undeleted')
     then update set
         payload = seen.payload,

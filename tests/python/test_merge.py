@@ -84,11 +84,15 @@ def statements(
         release_dbt()
     by_start = {
         start: [sql for sql in sent if sql.startswith(start)]
-        for start in ("create or replace temporary view", "merge into", "delete from")
+        for start in (
+            "create or replace temporary view",
+            "create or replace temporary table",
+            "delete from",
+        )
     }
     view = next(sql for sql in sent if "stg_landed_objects__dbt_tmp" in sql and "as (" in sql)
     [source] = by_start["create or replace temporary view"]
-    [merge] = by_start["merge into"]
+    [merge] = by_start["create or replace temporary table"]
     assert len(by_start["delete from"]) == 2
     view = view.replace("stg_landed_objects__dbt_tmp", "stg_landed_objects")
     return Statements(f"{view};\n{source}", merge, tuple(by_start["delete from"]))
