@@ -151,9 +151,8 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=_positive,
-        default=5000,
         metavar="N",
-        help="objects in a load package, 64 MB at most (default 5000)",
+        help="objects in a load package, 64 MB at most (default: 5000, more if it goes fast)",
     )
     parser.add_argument(
         "--max-duration",

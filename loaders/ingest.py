@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loaders import crashpoints, transform
-from loaders.errors import LandfallError, describe
+from loaders.errors import LandfallError, LandingError, describe
 from loaders.items import (
     Cursor,
     Deleted,
@@ -24,14 +24,11 @@ from loaders.items import (
     Usage,
 )
 from loaders.job import Job, job_name_for
-from loaders.landing import DEFAULT_BATCH_SIZE, Landing
+from loaders.landing import Landing
 from loaders.progress import NullProgress, Progress
 from loaders.stored import dead_ids, held_ids, newest_observation, stored_cursor
 from loaders.warehouse import Warehouse
 
-MAX_RUN_BYTES = 300_000_000
-"""Payload bytes after which a run stops fetching, merges, and says has_more: DuckDB's MERGE
-holds what it inserts in memory, and its default limit here is 512 MB."""
 HARD_TIMEOUT_MARGIN = 900.0
 """Seconds that landing, merge and checks may take after --max-duration is over."""
 
@@ -47,7 +44,7 @@ class IngestOptions:
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     full_resync: bool = False
-    batch_size: int = DEFAULT_BATCH_SIZE
+    batch_size: int | None = None
     max_duration: float = 3000.0
     max_objects: int | None = None
 
@@ -154,13 +151,15 @@ class Ingestion:
         landing = self._new_landing(source, dry_run)
         tally = Tally()
         try:
-            landing.drain_pending()
-            request = self._request(usage, landing, began, dry_run)
+            landing.load_pending()
+            request = self._request(usage, began, dry_run)
             for item in source.fetch(request):
                 crashpoints.reached("extract.first_object")
                 self._take(item, landing, tally)
-            self.job.step = "land"
             landing.flush()
+        except LandingError:
+            self.job.step = "land"
+            raise
         finally:
             source.close()
             self._progress.stop()
@@ -202,7 +201,6 @@ class Ingestion:
             case Unfetched(object_type, external_id, reason):
                 landing.set_aside(object_type, external_id, reason)
             case Cursor():
-                self.job.step = "land"
                 landing.flush(item)
                 return
         self._progress.advance()
@@ -250,7 +248,7 @@ class Ingestion:
             dry_run=dry_run,
         )
 
-    def _request(self, usage: Usage, landing: Landing, began: float, dry_run: bool) -> FetchRequest:
+    def _request(self, usage: Usage, began: float, dry_run: bool) -> FetchRequest:
         of_connection = (self._warehouse, self.job.source_system, self.job.connection_name or "")
         is_empty = dry_run and not self._warehouse.is_bootstrapped()
         options = self._options
@@ -261,10 +259,7 @@ class Ingestion:
             dead=lambda object_type: set() if is_empty else dead_ids(*of_connection, object_type),
             cursor=lambda stream: None if is_empty else stored_cursor(*of_connection, stream),
             cancelled=self.job.cancelled,
-            must_stop=lambda: (
-                time.monotonic() - began > options.max_duration
-                or landing.counts.bytes > MAX_RUN_BYTES
-            ),
+            must_stop=lambda: time.monotonic() - began > options.max_duration,
             max_objects=options.max_objects,
             since=options.since,
             until=options.until,

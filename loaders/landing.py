@@ -1,4 +1,4 @@
-"""Landing: object states and their cursor, in dlt load packages of bounded size.
+"""Landing: object states and their cursor, in load packages of bounded size.
 
 A package is visible only when it is complete (its row in _dlt_loads), so a cursor is
 never visible without the objects it covers, and a killed run leaves nothing half done.
@@ -10,33 +10,26 @@ import dataclasses
 import datetime as dt
 import functools
 import json
-import logging
-import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import pyarrow as pa
-
-from loaders import crashpoints
-from loaders.config import configure_dlt, state_dir
-from loaders.errors import LandingError, describe
 from loaders.idem_keys import idem_key
 from loaders.items import Cursor, Deleted, Observed
-from loaders.landing_tables import CURSORS, DEAD_LETTERS, LANDED_OBJECTS, Row, arrow_table
+from loaders.landing_tables import Row
+from loaders.packages import Package, PackageLoader
 from loaders.payloads import TOMBSTONE_HASH, admit
 from loaders.warehouse import Warehouse
 
 DEFAULT_BATCH_SIZE = 5_000
-"""Objects in a load package, at most."""
+"""Objects in a load package, at most; of later ones when a source is fast, see Landing."""
+MAX_BATCH_SIZE = 80_000
+"""Objects in a load package, at most, however fast a source is."""
+GROW_WITHIN_SECONDS = 10.0
+"""A package holds twice as many objects as the last when that took no longer in all."""
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
 """Payload bytes in a load package, at most (but always one object)."""
-
-MAX_REFUSED = 20
-"""Objects of one package that may become dead letters because the warehouse refuses them."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -53,8 +46,9 @@ class LandingCounts:
 class Landing:
     """Collects what one run observed and lands it chunk by chunk.
 
-    `idem_key_of` and `created_at_of` take (object_type, payload). With `dry_run`
-    everything is checked and counted and nothing is written.
+    `idem_key_of` and `created_at_of` take (object_type, payload). A chunk holds `batch_size`
+    objects; without one, chunks grow from DEFAULT_BATCH_SIZE while they come fast. With
+    `dry_run` everything is checked and counted and nothing is written.
     """
 
     def __init__(
@@ -67,24 +61,25 @@ class Landing:
         idem_key_of: Callable[[str, Mapping[str, Any]], str],
         created_at_of: Callable[[str, Mapping[str, Any]], dt.datetime | None] = lambda *_: None,
         volatile_keys: Iterable[str] = (),
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         dry_run: bool = False,
     ) -> None:
         self.counts = LandingCounts()
-        self._warehouse = warehouse
         self._source = (source_system, connection_name)
         self._correlation_id = correlation_id
         self._idem_key_of = idem_key_of
         self._created_at_of = created_at_of
         self._volatile_keys = tuple(volatile_keys)
-        self._batch_size = batch_size
+        self._batch_size = batch_size or DEFAULT_BATCH_SIZE
+        self._grows = batch_size is None
         self._batch_bytes = batch_bytes
         self._dry_run = dry_run
         self._objects: list[Row] = []
         self._dead_letters: list[Row] = []
         self._bytes = 0
-        self._pipeline: Any = None
+        self._chunk_began = time.monotonic()
+        self._loader = PackageLoader(warehouse, *self._source, self._refused_row)
 
     def observe(self, item: Observed) -> None:
         """Queue one object; what fails the gate or has no key becomes a dead letter."""
@@ -115,7 +110,8 @@ class Landing:
         if text is not None:
             text = text.encode("utf-8", errors="backslashreplace").decode()
         self._make_room(len(text or ""))
-        self._add_dead_letter(object_type, external_id, reason, text, attempts=1)
+        self._dead_letters.append(self._dead_letter(object_type, external_id, reason, text))
+        self.counts.dead_lettered += 1
         self._bytes += len(text or "")
 
     def flush(self, cursor: Cursor | None = None) -> None:
@@ -125,36 +121,36 @@ class Landing:
         """
         if not (self._objects or self._dead_letters or cursor):
             return
-        objects, dead_letters = self._objects, self._dead_letters
+        cursors = [] if cursor is None else [self._cursor_row(cursor)]
+        package = Package(self._objects, self._dead_letters, cursors)
         self._objects, self._dead_letters, self._bytes = [], [], 0
         if not self._dry_run:
-            cursors = [] if cursor is None else [self._cursor_row(cursor)]
-            with self._warehouse.open():
-                self._land(objects, dead_letters, cursors)
+            for refused in self._loader.load(package):
+                self._count_refused(refused)
         self.counts.chunks += 1
+        self._begin_chunk()
 
-    def drain_pending(self) -> None:
-        """Load the package that an earlier process left on disk, before anything new.
+    def load_pending(self) -> None:
+        """Load the package that an earlier process left on disk, before anything new."""
+        if not self._dry_run:
+            self._loader.load_pending()
 
-        One that the warehouse refuses for good is dropped: its cursor goes with it, so
-        its objects are fetched again.
+    def _begin_chunk(self) -> None:
+        """Let the next chunk be larger when this one came fast.
+
+        A package costs a tenth of a second whatever it holds; what a kill can cost is the
+        time that went into one chunk.
         """
-        if self._dry_run or not _pipelines_dir(self._warehouse, *self._source).exists():
-            return
-        pipeline = self._open_pipeline()
-        if not pipeline.has_pending_data:
-            return
-        with self._warehouse.open():
-            try:
-                pipeline.normalize()
-                pipeline.load()
-            except Exception as error:
-                if not _is_terminal(error):
-                    raise LandingError(
-                        f"landing: the pending package does not load: {_reason(error)}"
-                    ) from error
-                logger.warning("pending package dropped, will be fetched again: %s", _reason(error))
-                _drop_pending(pipeline)
+        now = time.monotonic()
+        if self._grows and now - self._chunk_began < GROW_WITHIN_SECONDS:
+            self._batch_size = min(2 * self._batch_size, MAX_BATCH_SIZE)
+        self._chunk_began = now
+
+    def _count_refused(self, row: Row) -> None:
+        object_type = row[3]
+        self.counts.landed -= 1
+        self.counts.objects[object_type] -= 1
+        self.counts.dead_lettered += 1
 
     def _queue(
         self,
@@ -203,169 +199,33 @@ class Landing:
         text = json.dumps(cursor.value, separators=(",", ":"))
         return (*self._source, cursor.stream, text, cursor.observed_at)
 
-    def _land(
-        self, objects: Sequence[Row], dead_letters: Sequence[Row], cursors: Sequence[Row]
-    ) -> None:
-        """Land one package; by halves when the warehouse refuses its data for good."""
-        try:
-            self._load_package(objects, dead_letters, cursors)
-            return
-        except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
-            reason = self._refusal(error)
-        logger.warning("package refused, landing it by halves: %s", reason)
-        refused: list[tuple[Row, str]] = []
-        self._land_accepted(objects, refused)
-        for row, reason in refused:
-            self._set_aside_row(row, f"the warehouse refuses it: {reason}")
-        dead_letters, self._dead_letters = [*dead_letters, *self._dead_letters], []
-        try:
-            # The cursor goes last: it covers all of them.
-            self._load_package([], dead_letters, cursors)
-        except Exception as error:
-            raise LandingError(
-                f"landing: the warehouse refuses the package: {self._refusal(error)}"
-            ) from error
-
-    def _land_accepted(self, objects: Sequence[Row], refused: list[tuple[Row, str]]) -> None:
-        """Land what the warehouse takes of these, once more whole, then half by half."""
-        try:
-            self._load_package(objects, [], [])
-            return
-        except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
-            reason = self._refusal(error)
-        if len(objects) > 1:
-            middle = len(objects) // 2
-            self._land_accepted(objects[:middle], refused)
-            self._land_accepted(objects[middle:], refused)
-            return
-        refused.append((objects[0], reason))
-        if len(refused) > MAX_REFUSED:
-            raise LandingError(
-                f"landing: the warehouse refuses more than {MAX_REFUSED} objects of one package,"
-                f" so it is hardly them: {reason}; correct that and run again,"
-                " nothing was set aside"
-            )
-
-    def _refusal(self, error: Exception) -> str:
-        """Drop the package that the warehouse refuses, and say why.
-
-        Raises LandingError for any other failure; then the package stays and is retried.
-        """
-        if not _is_terminal(error):
-            raise LandingError(f"landing: the package does not load: {_reason(error)}") from error
-        _drop_pending(self._open_pipeline())
-        return _reason(error)
-
-    def _set_aside_row(self, row: Row, reason: str) -> None:
+    def _refused_row(self, row: Row, reason: str) -> Row:
+        """The dead letter of an object that passed the gate and that the warehouse refuses."""
         _key, _system, _connection, object_type, external_id, text, *_rest = row
-        self.counts.landed -= 1
-        self.counts.objects[object_type] -= 1
-        self._add_dead_letter(object_type, external_id, reason, text, attempts=2)
+        return self._dead_letter(object_type, external_id, reason, text, attempts=2)
 
-    def _add_dead_letter(
+    def _dead_letter(
         self,
         object_type: str,
         external_id: str | None,
         reason: str,
         text: str | None,
         *,
-        attempts: int,
-    ) -> None:
-        self._dead_letters.append(
-            (
-                str(uuid.uuid4()),
-                *self._source,
-                object_type,
-                external_id,
-                reason,
-                text,
-                attempts,
-                self._correlation_id,
-                dt.datetime.now(dt.UTC),
-            )
+        attempts: int = 1,
+    ) -> Row:
+        return (
+            str(uuid.uuid4()),
+            *self._source,
+            object_type,
+            external_id,
+            reason,
+            text,
+            attempts,
+            self._correlation_id,
+            dt.datetime.now(dt.UTC),
         )
-        self.counts.dead_lettered += 1
-
-    def _load_package(
-        self, objects: Sequence[Row], dead_letters: Sequence[Row], cursors: Sequence[Row]
-    ) -> None:
-        import dlt
-
-        resources = [
-            dlt.resource(
-                _drained([arrow_table(rows, schema)]), name=name, write_disposition="append"
-            )
-            for name, schema, rows in (
-                ("landed_objects", LANDED_OBJECTS, objects),
-                ("cursors", CURSORS, cursors),
-                ("dead_letters", DEAD_LETTERS, dead_letters),
-            )
-            if rows
-        ]
-        pipeline = self._open_pipeline()
-        crashpoints.reached("land.before_extract")
-        pipeline.extract(resources, loader_file_format="parquet")
-        crashpoints.reached("land.extracted")
-        pipeline.normalize()
-        crashpoints.reached("land.normalized")
-        pipeline.load()
-        crashpoints.reached("land.loaded")
-
-    def _open_pipeline(self) -> Any:
-        if self._pipeline is None:
-            configure_dlt()
-            import dlt
-
-            # Arrow's own allocator keeps 100 MB of what it once used for packages.
-            pa.set_memory_pool(pa.system_memory_pool())
-            self._pipeline = dlt.pipeline(
-                "landfall",
-                destination=self._warehouse.destination(),
-                dataset_name=self._warehouse.target.staging_schema,
-                pipelines_dir=str(_pipelines_dir(self._warehouse, *self._source)),
-            )
-            # Cursors are data in the warehouse; dlt's own state is never consulted.
-            self._pipeline.config.restore_from_destination = False
-        return self._pipeline
-
-
-def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
-    """Yield tables and let go of them: dlt's resources outlive their package."""
-    while tables:
-        yield tables.pop()
 
 
 @functools.cache
 def _key_prefix(source_system: str, connection_name: str, object_type: str) -> str:
     return idem_key(source_system, connection_name, object_type, "-")[:-1]
-
-
-def _pipelines_dir(warehouse: Warehouse, source_system: str, connection_name: str) -> Path:
-    directory = f"{source_system}-{connection_name}"
-    return state_dir() / "pipelines" / warehouse.target.key / directory
-
-
-def _drop_pending(pipeline: Any) -> None:
-    """Drop the pending packages, and the payloads that dlt would keep of them."""
-    pipeline.drop_pending_packages()
-    for package in (Path(pipeline.working_dir) / "load" / "loaded").glob("*"):
-        shutil.rmtree(package)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _is_terminal(error: BaseException) -> bool:
-    """Whether dlt says that the warehouse refuses the data itself."""
-    from dlt.load.exceptions import LoadClientJobFailed, LoadClientJobTerminalRetry
-
-    refusals = (LoadClientJobFailed, LoadClientJobTerminalRetry)
-    return any(isinstance(cause, refusals) for cause in _causes(error))
-
-
-def _reason(error: BaseException) -> str:
-    return describe(list(_causes(error))[-1])

@@ -18,8 +18,8 @@ from loaders.errors import PayloadError
 
 MAX_BYTES = 64 * 1024 * 1024
 """Largest payload, in bytes of UTF-8 (a BigQuery row holds 100 MB)."""
-MAX_DEPTH = 250
-"""Deepest nesting (orjson, which writes what is hashed, stops at 254, BigQuery's JSON at 500)."""
+MAX_DEPTH = 254
+"""Deepest nesting: as deep as orjson, which writes what is hashed, goes (BigQuery: 500)."""
 TOMBSTONE_HASH = hashlib.sha256(b"null").hexdigest()
 """payload_hash of a deleted object: that of JSON null, which no payload can have."""
 
@@ -29,67 +29,69 @@ def admit(
 ) -> tuple[str, dict[str, Any], str]:
     """Admit one JSON object: (its text, unchanged; the parsed object; its payload_hash).
 
-    `volatile_keys` are member names that change on every read and so stay out of the
-    hash, at any depth. Raises PayloadError for what is not one JSON object, repeats a
-    member, holds a number that float64 or int64 would change, an unpaired surrogate,
-    or exceeds the size or depth limit.
+    `volatile_keys` are member names that change on every read: they are not in the parsed
+    object nor in its hash, at any depth. Raises PayloadError for what is not one JSON
+    object, repeats a member, holds a number that float64 or int64 would change, an
+    unpaired surrogate, or exceeds the size or depth limit.
     """
-    text = _decode(text)
-    value = _parse(text)
-    _check_depth(text, value)
-    hashed = value
-    if any(key in text for key in volatile_keys):
-        hashed = _without(value, volatile_keys)
+    data = _encode(text)
+    value = _parse(data)
+    volatile = [key for key in volatile_keys if key.encode() in data]
+    if volatile:
+        _remove(volatile, value)
     try:
-        canonical = orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)
+        canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:
         raise PayloadError("holds an integer beyond 64 bits or an unpaired surrogate") from error
-    return text, value, hashlib.sha256(canonical).hexdigest()
+    return data.decode(), value, hashlib.sha256(canonical).hexdigest()
 
 
-def _decode(text: str | bytes) -> str:
-    if len(text) > MAX_BYTES:
-        raise PayloadError(f"larger than {MAX_BYTES >> 20} MiB")
-    if isinstance(text, str):
-        return text
+def _encode(text: str | bytes) -> bytes:
     try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PayloadError(f"not UTF-8 at byte {error.start}") from error
+        data = text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError as error:
+        raise PayloadError("holds an unpaired surrogate") from error
+    if len(data) > MAX_BYTES:
+        raise PayloadError(f"larger than {MAX_BYTES >> 20} MiB")
+    return data
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     """Parse strictly; quickly where the text is exactly what orjson writes back.
 
     Written back the same, it can have neither a repeated member nor a number that
-    changed, so the five times slower strict decoder has nothing left to find.
+    changed nor more depth than orjson writes, so the five times slower strict decoder
+    has nothing left to find.
     """
     try:
-        value = orjson.loads(text)
-        if isinstance(value, dict) and _is_written_as(text, value):
+        value = orjson.loads(data)
+        if isinstance(value, dict) and _is_written_as(data, value):
             return value
-    except (orjson.JSONDecodeError, TypeError, UnicodeEncodeError):
+    except (orjson.JSONDecodeError, TypeError):
         pass  # the strict decoder says what is wrong
-    return _parse_strictly(text)
+    value = _parse_strictly(data)
+    _check_depth(value)
+    return value
 
 
-def _is_written_as(text: str, value: dict[str, Any]) -> bool:
+def _is_written_as(data: bytes, value: dict[str, Any]) -> bool:
     """Whether writing the value gives the text: as it is, as Stripe indents it, as Google
     escapes it."""
-    indent = orjson.OPT_INDENT_2 if "\n" in text[:4] else None
-    written = orjson.dumps(value, option=indent).decode()
-    if written == text:
+    written = orjson.dumps(value, option=orjson.OPT_INDENT_2 if b"\n" in data[:4] else None)
+    if written == data:
         return True
     for escaped, character in _GOOGLE_ESCAPES:
         written = written.replace(character, escaped)
-        if written == text:
+        if written == data:
             return True
     return False
 
 
-def _parse_strictly(text: str) -> dict[str, Any]:
+def _parse_strictly(data: bytes) -> dict[str, Any]:
     try:
-        value = _DECODER.decode(text)
+        value = _DECODER.decode(data.decode())
+    except UnicodeDecodeError as error:
+        raise PayloadError(f"not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
         raise PayloadError(f"not JSON at character {error.pos}: {error.msg}") from error
     except RecursionError as error:
@@ -119,19 +121,17 @@ def _constant(name: str) -> NoReturn:
 
 # Google's servers escape these for HTML's sake: the first two, or all.
 _GOOGLE_ESCAPES = (
-    ("\\u003c", "<"),
-    ("\\u003e", ">"),
-    ("\\u0026", "&"),
-    ("\\u0027", "'"),
-    ("\\u003d", "="),
+    (b"\\u003c", b"<"),
+    (b"\\u003e", b">"),
+    (b"\\u0026", b"&"),
+    (b"\\u0027", b"'"),
+    (b"\\u003d", b"="),
 )
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_float, parse_constant=_constant)
 
 
-def _check_depth(text: str, value: dict[str, Any]) -> None:
-    if text.count("{") + text.count("[") <= MAX_DEPTH:
-        return
+def _check_depth(value: dict[str, Any]) -> None:
     depth, level = 0, list[Any]([value])
     while level:
         depth += 1
@@ -145,11 +145,13 @@ def _check_depth(text: str, value: dict[str, Any]) -> None:
         ]
 
 
-def _without(value: Any, keys: Collection[str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: _without(item, keys) if isinstance(item, (dict, list)) else item
-            for name, item in value.items()
-            if name not in keys
-        }
-    return [_without(item, keys) if isinstance(item, (dict, list)) else item for item in value]
+def _remove(keys: Collection[str], value: Any) -> None:
+    """Remove members from a parsed value at any depth, in place: a copy costs twice as much."""
+    children = value
+    if type(value) is dict:
+        for key in keys:
+            value.pop(key, None)
+        children = value.values()
+    for child in children:
+        if type(child) is dict or type(child) is list:
+            _remove(keys, child)

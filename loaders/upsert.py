@@ -14,7 +14,7 @@ from loaders.idem_keys import IdemKeyFunction
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Unfetched
 from loaders.job import job_name_for, new_correlation_id
-from loaders.landing import DEFAULT_BATCH_SIZE, Landing
+from loaders.landing import Landing
 from loaders.stored import newest_observation
 from loaders.warehouse import Warehouse, open_warehouse
 
@@ -39,7 +39,7 @@ def upsert_objects(
     connection_name: str,
     object_type: str,
     idem_key_fn: IdemKeyFunction,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     merge: bool = True,
     created_at_fn: CreatedAtFunction | None = None,
     volatile_keys: Collection[str] = (),
@@ -68,7 +68,7 @@ def upsert_objects(
     ):
         if not value:
             raise ValueError(f"upsert_objects: {name} is required")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"upsert_objects: batch_size must be at least 1, got {batch_size}")
     warehouse = warehouse or open_warehouse(load_target())
     source = _IterableSource(
@@ -124,7 +124,7 @@ class _IterableSource:
 
 
 def _as_job(
-    source: _IterableSource, warehouse: Warehouse, connection_name: str, batch_size: int
+    source: _IterableSource, warehouse: Warehouse, connection_name: str, batch_size: int | None
 ) -> UpsertResult:
     ingestion = Ingestion(
         warehouse,
@@ -148,7 +148,7 @@ def _within_run(
     source: _IterableSource,
     warehouse: Warehouse,
     connection_name: str,
-    batch_size: int,
+    batch_size: int | None,
     merge: bool,
     correlation_id: str | None,
 ) -> UpsertResult:
@@ -169,7 +169,7 @@ def _within_run(
         volatile_keys=source.volatile_keys,
         batch_size=batch_size,
     )
-    landing.drain_pending()
+    landing.load_pending()
     for item in source.items(clock):
         if isinstance(item, Observed):
             landing.observe(item)

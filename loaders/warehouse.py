@@ -170,11 +170,14 @@ class DuckDBWarehouse(Warehouse):
     def destination(self) -> Any:
         """The dlt destination for this file."""
         import dlt
+        from dlt.common.destination.configuration import ParquetFormatConfiguration
         from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
         credentials = DuckDbCredentials(str(self.target.path))
         credentials.global_config = dict(self.target.settings.get("settings") or {})
-        return dlt.destinations.duckdb(credentials)
+        # A package's file lives for a moment and travels nowhere: not worth compressing.
+        uncompressed = ParquetFormatConfiguration(compression="none")
+        return dlt.destinations.duckdb(credentials, parquet_format=uncompressed)
 
     def _close(self) -> None:
         """Close the file, which writes what its log holds into it."""

@@ -99,6 +99,9 @@ when matched and seen.action = 'deleted'
 when matched
     then update set {{ history }};
 
+-- two threads would each fill a row group of their own, and copy it into one at the end
+set threads = 1;
+
 insert into {{ target }} ({{ columns | join(', ') }}, payload, merged_by, last_action)
 select
     {%- for column in columns %}
@@ -109,7 +112,9 @@ select
     seen.action as last_action
 from {{ source('landing', 'landed_objects') }} as landed
 right join (select * from merge_decisions where brings_payload) as seen
-    on landed.rowid = seen.content_row
+    on landed.rowid = seen.content_row;
+
+reset threads
 {%- endmacro %}
 
 {% macro bigquery__merge_objects(target, states) -%}

@@ -10,7 +10,6 @@ from typing import Any
 import httplib2
 import pytest
 
-from loaders import ingest
 from loaders.errors import SourceError, TransientSourceError
 from loaders.ingest import DeadLettered, Ingestion, IngestOptions
 from loaders.sandbox import Sandbox
@@ -187,18 +186,6 @@ def test_bounded_runs_say_so_and_finish_in_the_end(warehouse: Warehouse, sandbox
     assert len(stored(warehouse)) == live
     assert fetched(sandbox) == live
     assert stored_cursor(warehouse, "gmail", "acct1", MESSAGES) is not None
-
-
-@pytest.mark.slow
-def test_a_run_that_fetched_enough_bytes_merges_and_leaves_the_rest(
-    warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Below zero: the small mailbox is asked for before the first answer is counted.
-    monkeypatch.setattr(ingest, "MAX_RUN_BYTES", -1)
-    run = run_gmail(warehouse, sandbox, IngestOptions())
-    assert run.error is None
-    assert run.telemetry["has_more"] is True
-    assert_ended(run, warehouse, ENDED_WELL)
 
 
 @pytest.mark.slow

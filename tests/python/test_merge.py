@@ -413,6 +413,45 @@ def test_of_each_stream_the_newest_complete_cursor_stays(queue: Queue) -> None:
     assert queue.cursors() == ["three"]
 
 
+@pytest.mark.slow
+def test_more_than_fits_in_memory_is_inserted_and_updated(
+    bootstrapped_file: Path, statements: Statements, tmp_path: Path
+) -> None:
+    """200 MB of new payloads, then of changed ones, in 120 MB: the MERGE must not hold them."""
+    import shutil
+
+    # dbt's statements name the database after its file
+    file = tmp_path / "landfall.duckdb"
+    shutil.copy(bootstrapped_file, file)
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("set global memory_limit = '120MB'")
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute(statements.view)
+        connection.execute(
+            "insert into events_staging._dlt_loads (load_id, status, inserted_at)"
+            " values ('load', 0, now())"
+        )
+        for content, action in (("one", "inserted"), ("two", "updated")):
+            connection.execute(
+                "insert into events_staging.landed_objects"
+                " select 'acme:acct1:widget:' || range, 'acme', 'acct1', 'widget', range,"
+                " json_object('v', $content, 'x', repeat(md5(range::varchar), 125)), $content,"
+                " null, now(), false, 'run', 'load' from range(50000)",
+                {"content": content},
+            )
+            connection.execute("begin")
+            connection.execute(statements.merge)
+            for drain in statements.drains:
+                connection.execute(drain)
+            connection.execute("commit")
+            rows = connection.execute(
+                "select last_action, count(*), min(payload ->> 'v'), max(payload ->> 'v')"
+                " from events.raw_objects group by last_action"
+            ).fetchall()
+            assert rows == [(action, 50000, content, content)]
+        assert connection.execute("from events_staging.landed_objects").fetchall() == []
+
+
 KEYS = ("a", "b")
 CREATED = {"a": -7.0, "b": None}
 

@@ -197,7 +197,7 @@ documents = st.one_of(st.dictionaries(texts, values, max_size=5), values)
 
 def google_escaped(text: str) -> str:
     for escaped, character in payloads._GOOGLE_ESCAPES:
-        text = text.replace(character, escaped)
+        text = text.replace(character.decode(), escaped.decode())
     return text
 
 

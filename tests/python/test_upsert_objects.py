@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from loaders import landing, transform
+from loaders import landing, packages, transform
 from loaders.errors import LandfallError, LandingError
 from loaders.idem_keys import IdemKeyFunction, idem_key
 from loaders.ingest import DeadLettered
 from loaders.items import Cursor, Item, Observed, Unfetched
 from loaders.job import Job
-from loaders.landing import Landing
+from loaders.packages import Package, PackageLoader
 from loaders.status import dead_letters
 from loaders.stored import stored_cursor
 from loaders.upsert import UpsertResult, upsert_objects
@@ -81,7 +81,7 @@ def failing_load(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
         raise ConnectionError("the warehouse hung up")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Landing, "_load_package", fail)
+        patched.setattr(PackageLoader, "_load_whole", fail)
         yield patched
 
 
@@ -133,7 +133,7 @@ def test_a_generator_is_read_no_further_ahead_than_a_batch(
 ) -> None:
     taken = 0
     taken_at_package: list[int] = []
-    load = Landing._load_package
+    load = PackageLoader._load_whole
 
     def objects() -> Iterator[dict[str, Any]]:
         nonlocal taken
@@ -141,15 +141,33 @@ def test_a_generator_is_read_no_further_ahead_than_a_batch(
             taken += 1
             yield each
 
-    def counting(self: Landing, *rows: Any) -> None:
+    def counting(self: PackageLoader, package: Package) -> None:
         taken_at_package.append(taken)
-        load(self, *rows)
+        load(self, package)
 
-    monkeypatch.setattr(Landing, "_load_package", counting)
+    monkeypatch.setattr(PackageLoader, "_load_whole", counting)
     result = upsert(warehouse, objects(), batch_size=10, merge=False)
     assert result.landed == 35
     # The eleventh object is what shows that the package of ten is full.
     assert taken_at_package == [11, 21, 31, 35]
+
+
+@pytest.mark.parametrize(
+    ("within", "packages"),
+    [pytest.param(3600.0, [2, 4, 8, 1], id="fast"), pytest.param(0.0, [2] * 7 + [1], id="slow")],
+)
+def test_a_package_grows_while_objects_come_fast(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, within: float, packages: list[int]
+) -> None:
+    monkeypatch.setattr(landing, "DEFAULT_BATCH_SIZE", 2)
+    monkeypatch.setattr(landing, "MAX_BATCH_SIZE", 8)
+    monkeypatch.setattr(landing, "GROW_WITHIN_SECONDS", within)
+    upsert(warehouse, widgets(15), merge=False)
+    rows = warehouse.execute(
+        "select count(*) from events_staging.landed_objects group by _dlt_load_id"
+        " order by _dlt_load_id"
+    )
+    assert [count for (count,) in rows] == packages
 
 
 @pytest.mark.parametrize(
@@ -225,15 +243,15 @@ def test_a_failed_load_is_a_failed_job_and_a_rerun_repairs_it(
 def test_a_load_that_fails_midway_keeps_the_packages_before_it(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = Landing._load_package
+    load = PackageLoader._load_whole
 
-    def fail_at_second(self: Landing, *rows: Any) -> None:
+    def fail_at_second(self: PackageLoader, package: Package) -> None:
         if loads(warehouse) == 1:
             raise ConnectionError("the warehouse hung up")
-        load(self, *rows)
+        load(self, package)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Landing, "_load_package", fail_at_second)
+        patched.setattr(PackageLoader, "_load_whole", fail_at_second)
         with pytest.raises(LandingError):
             upsert(warehouse, widgets(30), batch_size=10)
     assert queued(warehouse) == 10
@@ -249,17 +267,8 @@ def test_no_payload_is_left_on_disk(warehouse: Warehouse, project: Project) -> N
     assert queued(warehouse) == 0
     assert files_with(project.state_dir, CANARY) == []
     assert list(project.state_dir.rglob("*.parquet")) == []
-    assert (
-        not Landing(
-            warehouse,
-            source_system="acme",
-            connection_name="acct1",
-            correlation_id="probe",
-            idem_key_of=lambda *_: "",
-        )
-        ._open_pipeline()
-        .has_pending_data
-    )
+    loader = PackageLoader(warehouse, "acme", "acct1", lambda row, _: row)
+    assert not loader._open_pipeline().has_pending_data
 
 
 @pytest.mark.slow
@@ -388,7 +397,7 @@ def test_what_the_warehouse_refuses_is_found_by_halves(
 def test_a_warehouse_that_refuses_everything_sets_nothing_aside(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(landing, "MAX_REFUSED", 2)
+    monkeypatch.setattr(packages, "MAX_REFUSED", 2)
     refuse_where(warehouse, "external_id is not null")
     with pytest.raises(LandfallError, match="refuses more than 2 objects of one package"):
         upsert(warehouse, widgets(6))

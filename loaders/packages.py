@@ -1,0 +1,206 @@
+"""Load packages: rows of the landing tables that dlt writes whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from loaders import crashpoints
+from loaders.config import configure_dlt, state_dir
+from loaders.errors import LandingError, describe
+from loaders.landing_tables import CURSORS, DEAD_LETTERS, LANDED_OBJECTS, Row, arrow_table
+from loaders.warehouse import Warehouse
+
+MAX_REFUSED = 20
+"""Objects of one package that may become dead letters because the warehouse refuses them."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """Rows of the three landing tables that become visible together."""
+
+    objects: Sequence[Row]
+    dead_letters: Sequence[Row]
+    cursors: Sequence[Row]
+
+
+class PackageLoader:
+    """Loads the packages of one connection, one after the other.
+
+    `dead_letter_of` makes the dead letter of an object's row and a reason.
+    """
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        source_system: str,
+        connection_name: str,
+        dead_letter_of: Callable[[Row, str], Row],
+    ) -> None:
+        self._warehouse = warehouse
+        self._directory = (
+            state_dir() / "pipelines" / warehouse.target.key / f"{source_system}-{connection_name}"
+        )
+        self._dead_letter_of = dead_letter_of
+        self._pipeline: Any = None
+
+    def load(self, package: Package) -> list[Row]:
+        """Load a package; by halves when the warehouse refuses its data for good.
+
+        Returns the objects that it refuses each by itself: they are dead letters now.
+        Raises LandingError; then the package stays on disk and the next run loads it.
+        """
+        with self._warehouse.open():
+            try:
+                self._load_whole(package)
+                return []
+            except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
+                reason = self._refusal(error)
+            logger.warning("package refused, landing it by halves: %s", reason)
+            refused: list[tuple[Row, str]] = []
+            self._load_accepted(package.objects, refused)
+            more = [
+                self._dead_letter_of(row, f"the warehouse refuses it: {reason}")
+                for row, reason in refused
+            ]
+            try:
+                # The cursor goes last: it covers all of them.
+                self._load_whole(Package([], [*package.dead_letters, *more], package.cursors))
+            except Exception as error:
+                raise LandingError(
+                    f"landing: the warehouse refuses the package: {self._refusal(error)}"
+                ) from error
+            return [row for row, _ in refused]
+
+    def load_pending(self) -> None:
+        """Load the package that an earlier process left on disk, before anything new.
+
+        One that the warehouse refuses for good is dropped: its cursor goes with it, so
+        its objects are fetched again. Raises LandingError when it does not load otherwise.
+        """
+        if not self._directory.exists():
+            return
+        pipeline = self._open_pipeline()
+        if not pipeline.has_pending_data:
+            return
+        with self._warehouse.open():
+            try:
+                pipeline.normalize()
+                pipeline.load()
+            except Exception as error:
+                if not _is_terminal(error):
+                    raise LandingError(
+                        f"landing: the pending package does not load: {_reason(error)}"
+                    ) from error
+                logger.warning("pending package dropped, will be fetched again: %s", _reason(error))
+                _drop_pending(pipeline)
+
+    def _load_accepted(self, objects: Sequence[Row], refused: list[tuple[Row, str]]) -> None:
+        """Load what the warehouse takes of these, once more whole, then half by half."""
+        try:
+            self._load_whole(Package(objects, [], []))
+            return
+        except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
+            reason = self._refusal(error)
+        if len(objects) > 1:
+            middle = len(objects) // 2
+            self._load_accepted(objects[:middle], refused)
+            self._load_accepted(objects[middle:], refused)
+            return
+        refused.append((objects[0], reason))
+        if len(refused) > MAX_REFUSED:
+            raise LandingError(
+                f"landing: the warehouse refuses more than {MAX_REFUSED} objects of one package,"
+                f" so it is hardly them: {reason}; correct that and run again,"
+                " nothing was set aside"
+            )
+
+    def _refusal(self, error: Exception) -> str:
+        """Drop the package that the warehouse refuses, and say why.
+
+        Raises LandingError for any other failure; then the package stays and is retried.
+        """
+        if not _is_terminal(error):
+            raise LandingError(f"landing: the package does not load: {_reason(error)}") from error
+        _drop_pending(self._open_pipeline())
+        return _reason(error)
+
+    def _load_whole(self, package: Package) -> None:
+        import dlt
+
+        resources = [
+            dlt.resource(
+                _drained([arrow_table(rows, schema)]), name=name, write_disposition="append"
+            )
+            for name, schema, rows in (
+                ("landed_objects", LANDED_OBJECTS, package.objects),
+                ("cursors", CURSORS, package.cursors),
+                ("dead_letters", DEAD_LETTERS, package.dead_letters),
+            )
+            if rows
+        ]
+        pipeline = self._open_pipeline()
+        crashpoints.reached("land.before_extract")
+        pipeline.extract(resources, loader_file_format="parquet")
+        crashpoints.reached("land.extracted")
+        pipeline.normalize()
+        crashpoints.reached("land.normalized")
+        pipeline.load()
+        crashpoints.reached("land.loaded")
+
+    def _open_pipeline(self) -> Any:
+        if self._pipeline is None:
+            configure_dlt()
+            import dlt
+
+            # Arrow's own allocator keeps 100 MB of what it once used for packages.
+            pa.set_memory_pool(pa.system_memory_pool())
+            self._pipeline = dlt.pipeline(
+                "landfall",
+                destination=self._warehouse.destination(),
+                dataset_name=self._warehouse.target.staging_schema,
+                pipelines_dir=str(self._directory),
+            )
+            # Cursors are data in the warehouse; dlt's own state is never consulted.
+            self._pipeline.config.restore_from_destination = False
+        return self._pipeline
+
+
+def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables and let go of them: dlt's resources outlive their package."""
+    while tables:
+        yield tables.pop()
+
+
+def _drop_pending(pipeline: Any) -> None:
+    """Drop the pending packages, and the payloads that dlt would keep of them."""
+    pipeline.drop_pending_packages()
+    for package in (Path(pipeline.working_dir) / "load" / "loaded").glob("*"):
+        shutil.rmtree(package)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _is_terminal(error: BaseException) -> bool:
+    """Whether dlt says that the warehouse refuses the data itself."""
+    from dlt.load.exceptions import LoadClientJobFailed, LoadClientJobTerminalRetry
+
+    refusals = (LoadClientJobFailed, LoadClientJobTerminalRetry)
+    return any(isinstance(cause, refusals) for cause in _causes(error))
+
+
+def _reason(error: BaseException) -> str:
+    return describe(list(_causes(error))[-1])
