@@ -96,19 +96,16 @@ def measure(path: str, stored: int, statements: list[str]) -> dict[str, float]:
         batch, table = "events_staging.landed_objects", "events.raw_objects"
         join = f"select count(*) from {batch} inner join {table} using (idem_key)"
 
+        def query_once(query: str) -> float:
+            return _seconds(lambda: connection.execute(query).fetchall())
+
         def merge_once() -> dict[str, float]:
             connection.execute("begin")
             for statement in preparations:
                 connection.execute(statement)
-            seconds = {
-                kind: _seconds(lambda sql=sql: connection.execute(sql).fetchall())
-                for kind, sql in parts
-            }
+            seconds = {kind: query_once(sql) for kind, sql in parts}
             connection.execute("rollback")
             return {**seconds, "merge": sum(seconds.values())}
-
-        def query_once(query: str) -> float:
-            return _seconds(lambda: connection.execute(query).fetchall())
 
         parse = f"select max(length(cast(payload as json))) from {batch}"
         taken = [
