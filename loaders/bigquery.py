@@ -7,7 +7,7 @@ import datetime as dt
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from google.api_core import exceptions as google_errors
@@ -55,7 +55,6 @@ class BigQueryWarehouse(Warehouse):
     def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
         super().__init__(target, lock_wait)
         self._client: bigquery.Client | None = None
-        self._labels: dict[str, str] = {}
 
     def table(self, name: str) -> str:
         """Qualified name of a table in the events dataset."""
@@ -81,9 +80,24 @@ class BigQueryWarehouse(Warehouse):
         """
         return self._query(sql, parameters, job_id=None)
 
+    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run one query and yield its rows, a page of the answer held at a time.
+
+        Raises WarehouseError.
+        """
+        try:
+            for row in _retrying(lambda: self._answer(sql, parameters, job_id=None)):
+                yield tuple(row.values())
+        except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
+            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+
     def json_as_text(self, json: str) -> str:
         """SQL of a JSON value written as text."""
         return f"to_json_string({json})"
+
+    def json_parsed(self, text: str) -> str:
+        """SQL of the JSON value of a text."""
+        return f"parse_json({text})"
 
     def insert_event(self, event: Mapping[str, Any]) -> None:
         """Insert a row of event_log; the job has the event's id, so that BigQuery itself
@@ -169,17 +183,8 @@ class BigQueryWarehouse(Warehouse):
     def _query(
         self, sql: str, parameters: Sequence[Any], *, job_id: str | None
     ) -> list[tuple[Any, ...]]:
-        config = bigquery.QueryJobConfig(
-            query_parameters=[_parameter(value) for value in parameters],
-            labels={"application": "landfall"},
-        )
-        limit = self.target.settings.get("maximum_bytes_billed")
-        if limit is not None:
-            config.maximum_bytes_billed = int(limit)
-
         def run() -> list[tuple[Any, ...]]:
-            job = self._connect().query(sql, job_config=config, job_id=job_id, job_retry=None)
-            return [tuple(row.values()) for row in job.result(job_retry=None)]
+            return [tuple(row.values()) for row in self._answer(sql, parameters, job_id=job_id)]
 
         try:
             return _retrying(run)
@@ -187,6 +192,19 @@ class BigQueryWarehouse(Warehouse):
             raise
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
             raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+
+    def _answer(self, sql: str, parameters: Sequence[Any], *, job_id: str | None) -> Iterable[Any]:
+        """The rows of a query, fetched page by page as they are read."""
+        config = bigquery.QueryJobConfig(
+            query_parameters=[_parameter(value) for value in parameters],
+            labels={"application": "landfall", **self.labels},
+        )
+        limit = self.target.settings.get("maximum_bytes_billed")
+        if limit is not None:
+            config.maximum_bytes_billed = int(limit)
+        job = self._connect().query(sql, job_config=config, job_id=job_id, job_retry=None)
+        rows: Iterable[Any] = job.result(job_retry=None)
+        return rows
 
     def _connect(self) -> bigquery.Client:
         if self._client is None:
@@ -220,7 +238,12 @@ def _retrying(run: Callable[[], Result]) -> Result:
 
 
 def _is_transient(error: Exception) -> bool:
-    return isinstance(error, _TRANSIENT) or any(word in str(error) for word in _TRANSIENT_WORDS)
+    return isinstance(error, _TRANSIENT) or is_transient_message(str(error))
+
+
+def is_transient_message(message: str) -> bool:
+    """Whether BigQuery's words say that the same statement may succeed a moment later."""
+    return any(word in message for word in _TRANSIENT_WORDS)
 
 
 def _say(error: Exception) -> str:

@@ -232,7 +232,7 @@ class Ingestion:
                     " see run.py dead-letters"
                 )
             self.job.step = "end"
-            self.job.complete({**counts, "tests": result.tests, "merge": {}})
+            self.job.complete({**counts, "tests": result.tests, "merge": result.merge})
             self.summary.duration_seconds = self.job.duration_seconds
 
     def _new_landing(self, source: Source, dry_run: bool) -> Landing:

@@ -55,6 +55,11 @@ class Job:
         self.source_system = source_system
         self.connection_name = connection_name
         self.correlation_id = new_correlation_id(job_name)
+        # As macros/event_log/query_comment.sql does for dbt's statements.
+        warehouse.labels = {
+            "job_name": label(job_name),
+            "correlation_id": label(self.correlation_id),
+        }
         self.timeout_seconds = timeout_seconds
         self.step = "start"
         self.cancelled = threading.Event()
@@ -233,6 +238,11 @@ def _end_now(job: Job, error: LandfallError) -> None:
     sys.stderr.flush()
     logging.shutdown()
     os._exit(error.exit_code)
+
+
+def label(text: str) -> str:
+    """A BigQuery label's value: at most 63 lower-case characters, the end kept."""
+    return re.sub(r"[^a-z0-9_-]", "_", text.lower())[-63:]
 
 
 def job_name_for(source_system: str, connection_name: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
+import random
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -17,8 +20,13 @@ from loaders.warehouse import Warehouse
 
 MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
 
+logger = logging.getLogger(__name__)
+
+_MAX_BUILDS = 4
 # An ingestion needs neither dbt's artifacts nor its debug log, which cost a second a run.
 _QUIETLY = ("--quiet", "--no-write-json", "--log-level-file", "info")
+# What BigQuery says of the MERGE's job; DuckDB says nothing.
+_MERGE_STATISTICS = ("rows_affected", "bytes_processed", "bytes_billed", "slot_ms", "job_id")
 _FAILED = {"error", "fail", "runtime error", "partial success"}
 
 
@@ -31,6 +39,8 @@ class BuildResult:
     failed: int = 0
     warnings: tuple[str, ...] = ()
     error: LandfallError | None = None
+    merge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the warehouse reports of the MERGE's job."""
 
     @property
     def tests(self) -> dict[str, int]:
@@ -44,16 +54,31 @@ def build(
     """Run `dbt build` under a wrapped job's correlation_id.
 
     Unit tests are left to CI: they need no data. A failure is returned, not raised, as
-    the counts are wanted all the same. Source: dbt docs, Programmatic invocations.
+    the counts are wanted all the same. What another job's MERGE or a rate limit made fail
+    is built again, with jitter: every step of a build may be repeated. Source: dbt docs,
+    Programmatic invocations.
     """
     selection = [*arguments]
     if "--exclude-resource-type" not in selection:
         selection += ["--exclude-resource-type", "unit_test"]
+    for attempt in range(1, _MAX_BUILDS):
+        result = _build_once(target, correlation_id, selection, quiet=quiet)
+        if result.error is None or not result.error.retryable:
+            return result
+        logger.warning("%s; building again", result.error)
+        ceiling = 2.0 * 2**attempt
+        time.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311
+    return _build_once(target, correlation_id, selection, quiet=quiet)
+
+
+def _build_once(
+    target: Target, correlation_id: str, selection: Sequence[str], *, quiet: bool
+) -> BuildResult:
     result = _invoke(target, correlation_id, ["build", *selection], quiet=quiet)
     if result.exception is not None:
         error = TransformFailed(f"dbt build: {describe(result.exception)}")
         return BuildResult(error=error)
-    return _read_results(result.result.results, result.success)
+    return _read_results(result.result.results, result.success, target)
 
 
 def bootstrap(warehouse: Warehouse) -> None:
@@ -62,8 +87,8 @@ def bootstrap(warehouse: Warehouse) -> None:
     Raises TransformFailed when dbt cannot.
     """
     present = warehouse.columns()
-    documented = _documented_columns()
-    if all(columns <= present.get(table, set()) for table, columns in documented.items()):
+    documented = documented_columns()
+    if all(columns.keys() <= present.get(table, set()) for table, columns in documented.items()):
         return
     result = _invoke(warehouse.target, "", ["run-operation", "run_bootstrap"], quiet=True)
     if not result.success:
@@ -82,17 +107,22 @@ def merge_counts(warehouse: Warehouse, correlation_id: str) -> dict[str, int]:
     return counts | {action: int(count) for action, count in rows}
 
 
-def _documented_columns() -> dict[str, set[str]]:
-    tables: dict[str, set[str]] = {}
+def documented_columns() -> dict[str, dict[str, str]]:
+    """Columns and data types, as the project's YAML says, of each table that jobs write."""
+    tables: dict[str, dict[str, str]] = {}
     for path in sorted((PROJECT_DIR / "models").glob("*/_*.yml")):
         document = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
         for source in document.get("sources", []):
             for table in source["tables"]:
-                tables[table["name"]] = {column["name"] for column in table["columns"]}
+                tables[table["name"]] = _data_types(table)
         for model in document.get("models", []):
             if model["name"] == "raw_objects":
-                tables["raw_objects"] = {column["name"] for column in model["columns"]}
+                tables["raw_objects"] = _data_types(model)
     return tables
+
+
+def _data_types(node: Mapping[str, Any]) -> dict[str, str]:
+    return {column["name"]: column["data_type"] for column in node["columns"]}
 
 
 def _invoke(target: Target, correlation_id: str, command: Sequence[str], *, quiet: bool) -> Any:
@@ -128,11 +158,15 @@ def _release_file(target: Target) -> None:
         DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
 
 
-def _read_results(results: Sequence[Any], success: bool) -> BuildResult:
+def _read_results(results: Sequence[Any], success: bool, target: Target) -> BuildResult:
     outcomes = {"passed": 0, "warned": 0, "failed": 0}
     failures, warnings = [], []
+    merge: dict[str, Any] = {}
     for result in results:
         status = str(result.status)
+        if result.node.name == "raw_objects":
+            said = result.adapter_response
+            merge = {name: said[name] for name in _MERGE_STATISTICS if name in said}
         if result.node.resource_type in ("test", "unit_test"):
             outcome = {"pass": "passed", "success": "passed", "warn": "warned"}
             outcomes[outcome.get(status, "failed")] += 1
@@ -149,9 +183,19 @@ def _read_results(results: Sequence[Any], success: bool) -> BuildResult:
             f"dbt build: {len(failures)} node(s) failed, first {first.node.name}:"
             f" {_without_values(first.message or str(first.status))}"
         )
+        error.retryable = all(_may_pass(target, failure.message or "") for failure in failures)
     elif not success:
         error = TransformFailed("dbt build: failed without a failed node; see its log")
-    return BuildResult(**outcomes, warnings=tuple(warnings), error=error)
+    return BuildResult(**outcomes, warnings=tuple(warnings), error=error, merge=merge)
+
+
+def _may_pass(target: Target, message: str) -> bool:
+    """Whether a node failed of what other jobs did, not of what it does."""
+    if target.type != "bigquery":
+        return False
+    from loaders.bigquery import is_transient_message
+
+    return is_transient_message(message)
 
 
 def _without_values(message: str) -> str:

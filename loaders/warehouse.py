@@ -15,6 +15,7 @@ from loaders.config import Target
 from loaders.errors import WarehouseBusy, WarehouseError, describe
 
 _LOCKED = "Could not set lock on file"
+_STREAMED_ROWS = 256
 
 
 class Warehouse(abc.ABC):
@@ -28,6 +29,8 @@ class Warehouse(abc.ABC):
     def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
         self.target = target
         self.lock_wait = lock_wait
+        self.labels: dict[str, str] = {}
+        """What the warehouse's own records say of each statement, where it has such labels."""
 
     @abc.abstractmethod
     def table(self, name: str) -> str:
@@ -46,12 +49,20 @@ class Warehouse(abc.ABC):
         """SQL of a JSON value written as text."""
 
     @abc.abstractmethod
+    def json_parsed(self, text: str) -> str:
+        """SQL of the JSON value of a text."""
+
+    @abc.abstractmethod
     def open(self) -> contextlib.AbstractContextManager[Warehouse]:
         """Hold what has to be held while several statements run."""
 
     @abc.abstractmethod
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows. Raises WarehouseError."""
+
+    @abc.abstractmethod
+    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run one query and yield its rows, never all of them held. Raises WarehouseError."""
 
     @abc.abstractmethod
     def insert_event(self, event: Mapping[str, Any]) -> None:
@@ -108,6 +119,10 @@ class DuckDBWarehouse(Warehouse):
         """SQL of a JSON value written as text."""
         return f"cast({json} as varchar)"
 
+    def json_parsed(self, text: str) -> str:
+        """SQL of the JSON value of a text."""
+        return f"cast({text} as json)"
+
     @contextlib.contextmanager
     def open(self) -> Iterator[DuckDBWarehouse]:
         """Hold the file; nested and concurrent use inside the process share one hold.
@@ -137,6 +152,20 @@ class DuckDBWarehouse(Warehouse):
             cursor = self._connection.cursor()
             try:
                 return cursor.execute(sql, list(parameters)).fetchall()
+            except duckdb.Error as error:
+                raise WarehouseError(f"{self.target.path.name}: {describe(error)}") from error
+            finally:
+                cursor.close()
+
+    def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run one query and yield its rows, never all of them held. Raises WarehouseError."""
+        with self.open():
+            assert self._connection is not None
+            cursor = self._connection.cursor()
+            try:
+                cursor.execute(sql, list(parameters))
+                while rows := cursor.fetchmany(_STREAMED_ROWS):
+                    yield from rows
             except duckdb.Error as error:
                 raise WarehouseError(f"{self.target.path.name}: {describe(error)}") from error
             finally:

@@ -3,8 +3,16 @@
     {%- if is_own_job() -%}
         {%- set failures = [] -%}
         {%- set tests = {'passed': 0, 'warned': 0, 'failed': 0} -%}
+        {%- set merge = {} -%}
         {%- for result in results -%}
             {%- set status = result.status | string -%}
+            {%- if result.node.name == 'raw_objects' -%}
+                {%- for name in ['rows_affected', 'bytes_processed', 'bytes_billed', 'slot_ms', 'job_id'] -%}
+                    {%- if name in result.adapter_response -%}
+                        {%- do merge.update({name: result.adapter_response[name]}) -%}
+                    {%- endif -%}
+                {%- endfor -%}
+            {%- endif -%}
             {%- if result.node.resource_type in ('test', 'unit_test') -%}
                 {%- set outcome = {'pass': 'passed', 'success': 'passed', 'warn': 'warned'}.get(status, 'failed') -%}
                 {%- do tests.update({outcome: tests[outcome] + 1}) -%}
@@ -31,7 +39,7 @@
             }) -%}
             {{ log_event('job.failed', json_literal(telemetry), failed_nodes_message(failures)) }}
         {%- else -%}
-            {%- do telemetry.update({'tests': tests}) -%}
+            {%- do telemetry.update({'tests': tests, 'merge': merge}) -%}
             {{ log_event('job.completed', json_with_merge_counts(telemetry)) }}
         {%- endif -%}
     {%- endif -%}

@@ -64,6 +64,7 @@ decided as (
         greatest(stored.last_seen, seen.last_seen) as last_seen,
         coalesce(stored.object_created_at, seen.object_created_at) as object_created_at,
         stored.last_seen as stored_last_seen,
+        {{ is_held('seen', 'stored') }} as is_held,
         stored_rows.stored_row,
         case
             when stored_rows.stored_row is null then 'inserted'
@@ -85,7 +86,10 @@ select
 from decided;
 
 merge into {{ target }} as stored
-using (select * from merge_decisions where stored_row is not null) as seen
+using (
+    select * from merge_decisions
+    where stored_row is not null and not (action = 'stale' and is_held)
+) as seen
 on stored.rowid = seen.stored_row
 when matched and seen.brings_payload
     then delete
@@ -117,7 +121,12 @@ right join (select * from merge_decisions where brings_payload) as seen
 reset threads
 {%- endmacro %}
 
+{# BigQuery bills an UPDATE for every column of each partition it may touch, and a payload is
+   nearly all of a row: so the MERGE names the months it touches as constants. A row whose
+   stored month is not among them, since it moved after the months were looked up, would look
+   new: it is left out and stays queued. #}
 {% macro bigquery__merge_objects(target, states) -%}
+    {%- set months = merge_months(target) -%}
     {%- set run = text_literal(correlation_id()) -%}
     {%- set action = merge_action(
         'seen.last_seen', '(seen.deleted_at is not null)', 'seen.payload_hash', 'stored'
@@ -140,8 +149,16 @@ reset threads
         'deleted_at', 'changed_by',
     ] -%}
 merge into {{ target }} as stored
-using {{ states }} as seen
+using (
+    select objects.*
+    from {{ states }} as objects
+    left join {{ target }} as located on objects.idem_key = located.idem_key
+    where {{ in_months(
+        'coalesce(located.object_created_at, objects.object_created_at)', months
+    ) }}
+) as seen
 on stored.idem_key = seen.idem_key
+and {{ in_months('stored.object_created_at', months) }}
 when matched and {{ action }} in ('updated', 'undeleted')
     then update set
         payload = seen.payload,
@@ -160,7 +177,7 @@ when matched and {{ action }} = 'deleted'
         {{ state }},
         {{ history }},
         last_action = 'deleted'
-when matched
+when matched and not ({{ action }} = 'stale' and {{ is_held('seen', 'stored') }})
     then update set
         {{ history }},
         last_action = {{ action }}

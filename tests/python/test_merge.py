@@ -343,6 +343,17 @@ def test_a_tie_is_broken_by_tombstone_then_hash(
     assert queue.row("b")["payload_hash"] == "hash-y"
 
 
+def test_a_state_that_was_merged_and_not_drained_changes_nothing(queue: Queue) -> None:
+    """As after a kill, or a drain that failed: the counts of the MERGE before stay true."""
+    queue.store(State("b", 1, "x"), State("c", 1, "x"))
+    queue.land([State("a", 1, "x", created=-1), State("b", 2, "y"), State("c", 2)])
+    queue.connection.execute(queue._statements.merge)
+    before = [queue.row(key) for key in "abc"]
+    assert [row["last_action"] for row in before] == ["inserted", "updated", "deleted"]
+    queue.connection.execute(queue._statements.merge)
+    assert [queue.row(key) for key in "abc"] == before
+
+
 def test_an_incomplete_load_is_ignored_and_stays_queued(queue: Queue) -> None:
     queue.store(State("a", 1, "x"))
     load_id = queue.land([State("a", 2, "y"), State("b", 2, "q")], complete=False)
