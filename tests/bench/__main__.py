@@ -8,12 +8,13 @@ import json
 import os
 import platform
 
-from tests.bench import landing, merge, naive, nothing_new
+from tests.bench import landing, merge, merge_cost, naive, nothing_new
 from tests.bench.harness import RESULTS
 
 BENCHES = {
     "landing": landing.run,
     "merge": merge.run,
+    "merge-cost": merge_cost.run,
     "nothing-new": nothing_new.run,
     "naive": naive.run,
 }
