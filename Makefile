@@ -8,7 +8,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build emulator chaos bench clean
+.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -76,6 +76,9 @@ test: lint types sql build pytest-all ## everything that proves the project
 
 emulator: install ## run the BigQuery emulator (needs Python 3.13) for --target emulator
 	$(BIN)/python -m tests.peers.emulator
+
+smoke-bigquery: install ## run twice against LANDFALL_BIGQUERY_PROJECT, in datasets made for it
+	$(BIN)/python -m tests.peers.smoke
 
 chaos: install ## kill runs at every named step and at random instants
 	$(BIN)/python -m tests.chaos --sample --random 20

@@ -6,8 +6,10 @@ import contextlib
 import datetime as dt
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, TypeVar
 
 from google.api_core import exceptions as google_errors
@@ -19,6 +21,7 @@ from loaders.errors import ConfigError, WarehouseError, describe
 from loaders.warehouse import Warehouse
 
 _MAX_ATTEMPTS = 6
+_JOB_SECONDS = 120.0
 _TRANSIENT = (
     google_errors.TooManyRequests,
     google_errors.InternalServerError,
@@ -37,11 +40,23 @@ _TRANSIENT_WORDS = (
     "backendError",
     "Exceeded rate limits",
 )
+# What to do, by what BigQuery says; BigQuery docs, "Error messages". The first that fits.
 _NEXT_STEPS = (
-    (google_errors.NotFound, "check project, dataset and location of the dbt target"),
-    (google_errors.Forbidden, "grant the roles in docs/bigquery.md to these credentials"),
-    (google_errors.Unauthorized, "the credentials are not accepted or expired; authorise again"),
+    (r"bytes billed", "raise maximum_bytes_billed in profiles.yml, or see why it reads so much"),
+    (r"not found in location", "set the dbt target's location to that of the datasets"),
+    (r"Not found: Project|project .*(not found|does not exist)", "correct the target's project"),
+    (
+        r"Access Denied|accessDenied|does not have .*permission|^Forbidden",
+        "grant these credentials the roles in docs/bigquery.md, or correct the target's project",
+    ),
+    (
+        r"invalid_grant|Reauthentication|[Ii]nvalid authentication|Invalid Credentials"
+        r"|^Unauthorized|^RefreshError",
+        "authorise again: gcloud auth application-default login, or a new key file",
+    ),
+    (r"^NotFound", "check project, dataset and location of the dbt target"),
 )
+_PERMANENT_WORDS = ("bytes billed",)  # comes with a 500
 
 Result = TypeVar("Result")
 
@@ -102,19 +117,21 @@ class BigQueryWarehouse(Warehouse):
     def insert_event(self, event: Mapping[str, Any]) -> None:
         """Insert a row of event_log; the job has the event's id, so that BigQuery itself
         refuses a second one. Raises WarehouseError."""
-        table = self.table("event_log")
+        table, event_id = self.table("event_log"), str(event["event_id"])
         columns = {name: value for name, value in event.items() if value is not None}
+        statement = (
+            f"insert into {table} ({', '.join(columns)})"
+            f" select {', '.join(self.event_value(name) for name in columns)}"
+            f" from (select 1 as one) where not exists (select 1 from {table}"
+            " where event_id = ? and created_at = cast(? as timestamp))"
+        )
+        parameters = (*columns.values(), event_id, event["created_at"])
         try:
-            self._query(
-                f"insert into {table} ({', '.join(columns)})"
-                f" select {', '.join(self.event_value(name) for name in columns)}"
-                f" from (select 1 as one) where not exists (select 1 from {table}"
-                " where event_id = ? and created_at = cast(? as timestamp))",
-                (*columns.values(), event["event_id"], event["created_at"]),
-                job_id=str(event["event_id"]),
-            )
+            self._query(statement, parameters, job_id=event_id)
         except google_errors.Conflict:
-            return
+            # A job of that id ran before; one that failed inserted nothing and bars its id.
+            if self._has_failed(event_id):
+                self._query(statement, parameters, job_id=None)
 
     def columns(self) -> dict[str, set[str]]:
         """Columns of each table in both datasets."""
@@ -128,7 +145,8 @@ class BigQueryWarehouse(Warehouse):
                     job_id=None,
                 )
             except WarehouseError as error:
-                if isinstance(error.__cause__, google_errors.NotFound):
+                # No such dataset is no error yet: the bootstrap makes it.
+                if "Not found: Dataset" in str(error.__cause__):
                     continue
                 raise
             for table, column in rows:
@@ -202,11 +220,21 @@ class BigQueryWarehouse(Warehouse):
         limit = self.target.settings.get("maximum_bytes_billed")
         if limit is not None:
             config.maximum_bytes_billed = int(limit)
-        job = self._connect().query(sql, job_config=config, job_id=job_id, job_retry=None)
+        job = self.client().query(sql, job_config=config, job_id=job_id, job_retry=None)
         rows: Iterable[Any] = job.result(job_retry=None)
         return rows
 
-    def _connect(self) -> bigquery.Client:
+    def _has_failed(self, job_id: str) -> bool:
+        """Whether a job ended with an error; waits for its end. Raises WarehouseError."""
+        try:
+            job = self.client().get_job(job_id, location=self._location)
+            failure = job.exception(timeout=_JOB_SECONDS)  # type: ignore[no-untyped-call]
+            return failure is not None
+        except (google_errors.GoogleAPIError, futures.TimeoutError, OSError) as error:
+            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+
+    def client(self) -> bigquery.Client:
+        """Google's client for this project, with dbt's credentials, made on first use."""
         if self._client is None:
             self._use_endpoint()
             endpoint = self.target.settings.get("api_endpoint")
@@ -238,6 +266,8 @@ def _retrying(run: Callable[[], Result]) -> Result:
 
 
 def _is_transient(error: Exception) -> bool:
+    if any(word in str(error) for word in _PERMANENT_WORDS):
+        return False
     return isinstance(error, _TRANSIENT) or is_transient_message(str(error))
 
 
@@ -246,6 +276,11 @@ def is_transient_message(message: str) -> bool:
     return any(word in message for word in _TRANSIENT_WORDS)
 
 
+def with_next_step(message: str) -> str:
+    """A message of BigQuery's with what to do about it, when that is known."""
+    step = next((text for words, text in _NEXT_STEPS if re.search(words, message)), None)
+    return f"{message}; {step}" if step else message
+
+
 def _say(error: Exception) -> str:
-    step = next((text for kind, text in _NEXT_STEPS if isinstance(error, kind)), "")
-    return f"{describe(error)}{'; ' if step else ''}{step}"
+    return with_next_step(describe(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime as dt
 import json
 import logging
 import os
@@ -21,8 +20,14 @@ from loaders.config import (
     state_dir,
 )
 from loaders.errors import LandfallError, UsageError, describe
-from loaders.event_log import trace_id_from_environment
-from loaders.times import FORMS, parse_duration, parse_time
+from loaders.log_lines import configure_logging
+from loaders.option_values import (
+    bind_relative_times,
+    duration,
+    moment,
+    positive,
+)
+from loaders.times import FORMS
 
 if TYPE_CHECKING:
     from loaders.items import Source
@@ -41,6 +46,7 @@ examples:
   python loaders/run.py gmail --until-done         run after run until nothing is left
   python loaders/run.py status                     the last runs
   python loaders/run.py build --select raw_objects dbt build as a logged job
+  python loaders/run.py copy --from dev --to prod  move a warehouse to another target
 
 exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
 75 another run holds the warehouse or the connection; 124 timed out; 130, 143 interrupted
@@ -49,8 +55,8 @@ exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors end as one clear line."""
-    options = _parse(_bind_relative_times(sys.argv[1:] if arguments is None else arguments))
-    _configure_logging(options.log_format, options.debug)
+    options = _parse(bind_relative_times(sys.argv[1:] if arguments is None else arguments))
+    configure_logging(options.log_format, options.debug)
     try:
         code: int = options.command(options)
         return code
@@ -65,17 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         logger.error("error: %s; run again with --debug for the traceback", describe(error))
         return 1
-
-
-def _bind_relative_times(arguments: Sequence[str]) -> list[str]:
-    """`--since -7d` as `--since=-7d`: argparse would take -7d for an option."""
-    bound: list[str] = []
-    for argument in arguments:
-        if bound and bound[-1] in ("--since", "--until") and argument.startswith("-"):
-            bound[-1] += f"={argument}"
-        else:
-            bound.append(argument)
-    return bound
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -108,26 +103,45 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.usage = "run.py build [options] [DBT_ARGUMENT ...]"
     status = _command(commands, "status", _status, "the last runs, from the event log")
-    status.add_argument("--limit", type=_positive, default=10, help="runs to show (default 10)")
+    status.add_argument("--limit", type=positive, default=10, help="runs to show (default 10)")
     status.add_argument("--json", action="store_true", help="as JSON, for programs")
     letters = _command(commands, "dead-letters", _dead_letters, "what could not be stored, and why")
-    letters.add_argument("--limit", type=_positive, default=50, help="rows to show (default 50)")
+    letters.add_argument("--limit", type=positive, default=50, help="rows to show (default 50)")
     letters.add_argument("--json", action="store_true", help="as JSON, for programs")
+    copy = _command(
+        commands,
+        "copy",
+        _copy,
+        "copy a warehouse into another dbt target, without reading the sources",
+        "What is there already stays as it is; run it again after an interruption.",
+        has_target=False,
+    )
+    copy.add_argument(
+        "--from", dest="source", required=True, metavar="NAME", help="dbt target to copy from"
+    )
+    copy.add_argument("--to", dest="target", required=True, metavar="NAME", help="and into")
     return parser
 
 
 def _command(
-    commands: Any, name: str, run: Callable[[Any], int], help_text: str, more: str = ""
+    commands: Any,
+    name: str,
+    run: Callable[[Any], int],
+    help_text: str,
+    more: str = "",
+    *,
+    has_target: bool = True,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}. {more}".strip()
     )
     parser.set_defaults(command=run)
     common = parser.add_argument_group("common options")
-    common.add_argument("--target", metavar="NAME", help="dbt target (default: the profile's)")
+    if has_target:
+        common.add_argument("--target", metavar="NAME", help="dbt target (default: the profile's)")
     common.add_argument(
         "--lock-wait",
-        type=_duration,
+        type=duration,
         default=60.0,
         metavar="TIME",
         help="how long to wait for a warehouse file or connection in use (default 60s)",
@@ -143,26 +157,26 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--connection", metavar="NAME", help="configured connection (default: the only one)"
     )
-    parser.add_argument("--since", type=_time, metavar="TIME", help=f"not older than: {FORMS}")
-    parser.add_argument("--until", type=_time, metavar="TIME", help="older than: the same forms")
+    parser.add_argument("--since", type=moment, metavar="TIME", help=f"not older than: {FORMS}")
+    parser.add_argument("--until", type=moment, metavar="TIME", help="older than: the same forms")
     parser.add_argument(
         "--full-resync", action="store_true", help="read everything again, held or not"
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="objects in a load package, 64 MB at most (default: 5000, more if it goes fast)",
     )
     parser.add_argument(
         "--max-duration",
-        type=_duration,
+        type=duration,
         default=3000.0,
         metavar="TIME",
         help="stop fetching after so long, then merge and check (default 50m)",
     )
     parser.add_argument(
-        "--max-objects", type=_positive, metavar="N", help="fetch at most so many objects"
+        "--max-objects", type=positive, metavar="N", help="fetch at most so many objects"
     )
     parser.add_argument(
         "--until-done", action="store_true", help="go on in further runs until nothing is left"
@@ -172,7 +186,11 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     )
     sandbox = parser.add_argument_group("sandbox (when no connection is configured)")
     sandbox.add_argument(
-        "--sandbox-size", type=_positive, default=250, metavar="N", help="messages (default 250)"
+        "--sandbox-size",
+        type=positive,
+        default=250,
+        metavar="N",
+        help="messages (default 250)",
     )
 
 
@@ -323,6 +341,26 @@ def _build(options: argparse.Namespace) -> int:
     return 0
 
 
+def _copy(options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders.copying import WarehouseCopy
+    from loaders.job import run_supervised
+    from loaders.report import print_copies
+    from loaders.warehouse import open_warehouse
+
+    source = open_warehouse(load_target(options.source), options.lock_wait)
+    target = open_warehouse(load_target(options.target), options.lock_wait)
+    copy = WarehouseCopy(source, target)
+    print(f"from: {_shown(source)}\nto:   {_shown(target)}\n")
+    try:
+        run_supervised(copy.job, copy.run)
+    finally:
+        if copy.results:
+            print_copies(copy.results)
+    print(f"run: {copy.job.correlation_id}")
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
     from loaders import status
     from loaders.warehouse import open_warehouse
@@ -347,55 +385,3 @@ def _dead_letters(options: argparse.Namespace) -> int:
     else:
         status.print_dead_letters(letters)
     return 0
-
-
-def _time(text: str) -> dt.datetime:
-    try:
-        return parse_time(text, dt.datetime.now(dt.UTC))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
-    return number
-
-
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the caller's trace id."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            "trace_id": trace_id_from_environment(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def _configure_logging(log_format: str, debug: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonFormatter() if log_format == "json" else logging.Formatter("%(message)s")
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    for name in ("landfall", "loaders"):
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)

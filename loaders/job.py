@@ -17,7 +17,15 @@ from typing import Any
 
 from loaders import crashpoints, transform
 from loaders.config import PACKAGE_NAME
-from loaders.errors import Interrupted, LandfallError, TimedOut, WarehouseBusy, describe
+from loaders.errors import (
+    Interrupted,
+    LandfallError,
+    TimedOut,
+    TransformFailed,
+    WarehouseBusy,
+    WarehouseError,
+    describe,
+)
 from loaders.event_log import JOB_RUN, log_event, replay_spool
 from loaders.runs import OpenRun, close_orphans, host_identity
 from loaders.warehouse import Warehouse
@@ -71,8 +79,19 @@ class Job:
     def start(self) -> None:
         """Prepare the warehouse, take the lease, write job.started.
 
-        Raises WarehouseBusy when another run of the connection goes on too long.
+        Raises WarehouseBusy when another run of the connection goes on too long, and
+        WarehouseError or TransformFailed when the warehouse cannot be used: then job.started
+        and job.failed are written, or spooled, all the same.
         """
+        try:
+            self._start()
+        except (WarehouseError, TransformFailed) as error:
+            if self._started_at is None:
+                self._write_start()
+            self.fail(error)
+            raise
+
+    def _start(self) -> None:
         began = time.monotonic()
         pause = 0.2
         while True:

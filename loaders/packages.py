@@ -98,10 +98,12 @@ class PackageLoader:
             except Exception as error:
                 if not _is_terminal(error):
                     raise LandingError(
-                        f"landing: the pending package does not load: {_reason(error)}"
+                        f"landing: the pending package does not load: {reason_of(error)}"
                     ) from error
-                logger.warning("pending package dropped, will be fetched again: %s", _reason(error))
-                _drop_pending(pipeline)
+                logger.warning(
+                    "pending package dropped, will be fetched again: %s", reason_of(error)
+                )
+                drop_pending(pipeline)
 
     def _load_accepted(self, objects: Sequence[Row], refused: list[tuple[Row, str]]) -> None:
         """Load what the warehouse takes of these, once more whole, then half by half."""
@@ -129,49 +131,64 @@ class PackageLoader:
         Raises LandingError for any other failure; then the package stays and is retried.
         """
         if not _is_terminal(error):
-            raise LandingError(f"landing: the package does not load: {_reason(error)}") from error
-        _drop_pending(self._open_pipeline())
-        return _reason(error)
+            raise LandingError(f"landing: the package does not load: {reason_of(error)}") from error
+        drop_pending(self._open_pipeline())
+        return reason_of(error)
 
     def _load_whole(self, package: Package) -> None:
-        import dlt
-
-        resources = [
-            dlt.resource(
-                _drained([arrow_table(rows, schema)]), name=name, write_disposition="append"
-            )
+        tables = {
+            name: arrow_table(rows, schema)
             for name, schema, rows in (
                 ("landed_objects", LANDED_OBJECTS, package.objects),
                 ("cursors", CURSORS, package.cursors),
                 ("dead_letters", DEAD_LETTERS, package.dead_letters),
             )
             if rows
-        ]
-        pipeline = self._open_pipeline()
-        crashpoints.reached("land.before_extract")
-        pipeline.extract(resources, loader_file_format="parquet")
-        crashpoints.reached("land.extracted")
-        pipeline.normalize()
-        crashpoints.reached("land.normalized")
-        pipeline.load()
-        crashpoints.reached("land.loaded")
+        }
+        load_package(self._open_pipeline(), tables)
 
     def _open_pipeline(self) -> Any:
         if self._pipeline is None:
-            configure_dlt()
-            import dlt
-
-            # Arrow's own allocator keeps 100 MB of what it once used for packages.
-            pa.set_memory_pool(pa.system_memory_pool())
-            self._pipeline = dlt.pipeline(
-                "landfall",
-                destination=self._warehouse.destination(),
-                dataset_name=self._warehouse.target.staging_schema,
-                pipelines_dir=str(self._directory),
-            )
-            # Cursors are data in the warehouse; dlt's own state is never consulted.
-            self._pipeline.config.restore_from_destination = False
+            self._pipeline = open_pipeline(self._warehouse, "landfall", self._directory)
         return self._pipeline
+
+
+def open_pipeline(warehouse: Warehouse, name: str, directory: Path) -> Any:
+    """A dlt pipeline into the landing dataset, its pending packages in a directory."""
+    configure_dlt()
+    import dlt
+
+    # Arrow's own allocator keeps 100 MB of what it once used for packages.
+    pa.set_memory_pool(pa.system_memory_pool())
+    pipeline = dlt.pipeline(
+        name,
+        destination=warehouse.destination(),
+        dataset_name=warehouse.target.staging_schema,
+        pipelines_dir=str(directory),
+    )
+    # Cursors are data in the warehouse; dlt's own state is never consulted.
+    pipeline.config.restore_from_destination = False
+    return pipeline
+
+
+def load_package(pipeline: Any, tables: dict[str, pa.Table]) -> None:
+    """Append to tables of the landing dataset, as one load package; `tables` is emptied.
+
+    Raises what dlt raises; then the package is pending.
+    """
+    import dlt
+
+    resources = [
+        dlt.resource(_drained([tables.pop(name)]), name=name, write_disposition="append")
+        for name in list(tables)
+    ]
+    crashpoints.reached("land.before_extract")
+    pipeline.extract(resources, loader_file_format="parquet")
+    crashpoints.reached("land.extracted")
+    pipeline.normalize()
+    crashpoints.reached("land.normalized")
+    pipeline.load()
+    crashpoints.reached("land.loaded")
 
 
 def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
@@ -180,7 +197,7 @@ def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
         yield tables.pop()
 
 
-def _drop_pending(pipeline: Any) -> None:
+def drop_pending(pipeline: Any) -> None:
     """Drop the pending packages, and the payloads that dlt would keep of them."""
     pipeline.drop_pending_packages()
     for package in (Path(pipeline.working_dir) / "load" / "loaded").glob("*"):
@@ -202,5 +219,6 @@ def _is_terminal(error: BaseException) -> bool:
     return any(isinstance(cause, refusals) for cause in _causes(error))
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The one line of what dlt's error began with."""
     return describe(list(_causes(error))[-1])

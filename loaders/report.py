@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from loaders.copying import TableCopy
 from loaders.ingest import RunSummary
+from loaders.status import print_table
 
 
 def print_dry_run(telemetry: dict[str, Any]) -> None:
@@ -48,3 +50,21 @@ def print_summary(summary: RunSummary) -> None:
         print(f"{name + ':':<14}{value}")
     for warning in summary.warnings:
         print(f"warning: acceptance test {warning}")
+
+
+def print_copies(copies: list[TableCopy]) -> None:
+    """Print what became of each table."""
+    columns = ("table", "rows in source", "copied now", "already there", "verified")
+    print_table(
+        columns,
+        [
+            (
+                copy.table,
+                str(copy.rows),
+                str(copy.copied),
+                str(copy.already_there),
+                "yes" if copy.is_verified else "NO",
+            )
+            for copy in copies
+        ],
+    )

@@ -114,7 +114,7 @@ def print_runs(runs: list[Run]) -> None:
         )
         for run in runs
     ]
-    _print_table(columns, table)
+    print_table(columns, table)
     for run in runs:
         if run.error_message:
             print(f"{run.correlation_id}: {run.error_message}")
@@ -152,7 +152,7 @@ def print_dead_letters(letters: list[dict[str, Any]]) -> None:
         print("no dead letters")
         return
     columns = ("created_at", "source_system", "connection_name", "object_type", "external_id")
-    _print_table(
+    print_table(
         ("created (UTC)", "source", "connection", "type", "id", "reason"),
         [
             (
@@ -169,7 +169,8 @@ def _seconds(value: Any) -> str:
     return "-" if value is None else f"{float(value):.1f} s"
 
 
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print rows under their column names, aligned."""
     widths = [max(map(len, values)) for values in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

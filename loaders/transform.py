@@ -9,7 +9,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -61,22 +61,27 @@ def build(
     selection = [*arguments]
     if "--exclude-resource-type" not in selection:
         selection += ["--exclude-resource-type", "unit_test"]
+    return _until_settled(lambda: _build_once(target, correlation_id, selection, quiet=quiet))
+
+
+def _until_settled(once: Callable[[], BuildResult]) -> BuildResult:
+    """Do it again, with jitter, while it fails of what may pass."""
     for attempt in range(1, _MAX_BUILDS):
-        result = _build_once(target, correlation_id, selection, quiet=quiet)
+        result = once()
         if result.error is None or not result.error.retryable:
             return result
-        logger.warning("%s; building again", result.error)
+        logger.warning("%s; once more", result.error)
         ceiling = 2.0 * 2**attempt
         time.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311
-    return _build_once(target, correlation_id, selection, quiet=quiet)
+    return once()
 
 
 def _build_once(
     target: Target, correlation_id: str, selection: Sequence[str], *, quiet: bool
 ) -> BuildResult:
-    result = _invoke(target, correlation_id, ["build", *selection], quiet=quiet)
+    result, _ = _invoke(target, correlation_id, ["build", *selection], quiet=quiet)
     if result.exception is not None:
-        error = TransformFailed(f"dbt build: {describe(result.exception)}")
+        error = TransformFailed(f"dbt build: {_said(target, str(result.exception))}")
         return BuildResult(error=error)
     return _read_results(result.result.results, result.success, target)
 
@@ -90,10 +95,19 @@ def bootstrap(warehouse: Warehouse) -> None:
     documented = documented_columns()
     if all(columns.keys() <= present.get(table, set()) for table, columns in documented.items()):
         return
-    result = _invoke(warehouse.target, "", ["run-operation", "run_bootstrap"], quiet=True)
-    if not result.success:
-        cause = result.exception or RuntimeError("; see its log")
-        raise TransformFailed(f"bootstrap: {describe(cause)}")
+    result = _until_settled(lambda: _bootstrap_once(warehouse.target))
+    if result.error:
+        raise result.error
+
+
+def _bootstrap_once(target: Target) -> BuildResult:
+    result, said = _invoke(target, "", ["run-operation", "run_bootstrap"], quiet=True)
+    if result.success:
+        return BuildResult()
+    message = str(result.exception or said or "failed; see dbt's log")
+    error = TransformFailed(f"bootstrap: {_said(target, message)}")
+    error.retryable = _may_pass(target, message)
+    return BuildResult(error=error)
 
 
 def merge_counts(warehouse: Warehouse, correlation_id: str) -> dict[str, int]:
@@ -125,8 +139,17 @@ def _data_types(node: Mapping[str, Any]) -> dict[str, str]:
     return {column["name"]: column["data_type"] for column in node["columns"]}
 
 
-def _invoke(target: Target, correlation_id: str, command: Sequence[str], *, quiet: bool) -> Any:
+def _invoke(
+    target: Target, correlation_id: str, command: Sequence[str], *, quiet: bool
+) -> tuple[Any, str | None]:
+    """dbtRunner's result, and the last error that dbt logged: an operation's result has none."""
     from dbt.cli.main import dbtRunner
+
+    errors: list[str] = []
+
+    def remember(event: Any) -> None:
+        if event.info.level == "error":
+            errors.append(event.info.msg)
 
     arguments = [
         *(_QUIETLY if quiet else ()),
@@ -145,7 +168,8 @@ def _invoke(target: Target, correlation_id: str, command: Sequence[str], *, quie
     ]
     with _environment(LANDFALL_CORRELATION_ID=correlation_id):
         try:
-            return dbtRunner().invoke(arguments)
+            result = dbtRunner(callbacks=[remember]).invoke(arguments)
+            return result, errors[-1] if errors else None
         finally:
             _release_file(target)
 
@@ -179,10 +203,8 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
         only_tests = all(str(failure.node.resource_type) == "test" for failure in failures)
         kind = CheckFailed if only_tests else TransformFailed
         first = failures[0]
-        error = kind(
-            f"dbt build: {len(failures)} node(s) failed, first {first.node.name}:"
-            f" {_without_values(first.message or str(first.status))}"
-        )
+        said = _said(target, first.message or str(first.status))
+        error = kind(f"dbt build: {len(failures)} node(s) failed, first {first.node.name}: {said}")
         error.retryable = all(_may_pass(target, failure.message or "") for failure in failures)
     elif not success:
         error = TransformFailed("dbt build: failed without a failed node; see its log")
@@ -196,6 +218,16 @@ def _may_pass(target: Target, message: str) -> bool:
     from loaders.bigquery import is_transient_message
 
     return is_transient_message(message)
+
+
+def _said(target: Target, message: str) -> str:
+    """What the warehouse said, without values, and what to do about it where that is known."""
+    text = _without_values(message)
+    if target.type != "bigquery":
+        return text
+    from loaders.bigquery import with_next_step
+
+    return with_next_step(text)
 
 
 def _without_values(message: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from loaders.config import Target
-from loaders.errors import WarehouseBusy, WarehouseError, describe
+from loaders.errors import ConfigError, WarehouseBusy, WarehouseError, describe
 
 _LOCKED = "Could not set lock on file"
 _STREAMED_ROWS = 256
@@ -215,6 +215,11 @@ class DuckDBWarehouse(Warehouse):
         self._connection = None
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
+        if not self.target.path.parent.is_dir():
+            raise ConfigError(
+                f"{self.target.path}: its directory does not exist; make it, or correct the path"
+                f" of target '{self.target.name}' (LANDFALL_DUCKDB_PATH)"
+            )
         began = time.monotonic()
         pause = 0.05
         while True:

@@ -483,9 +483,10 @@ def test_a_directory_that_does_not_exist_is_one_line(
     monkeypatch.setenv("LANDFALL_DUCKDB_PATH", str(missing))
     monkeypatch.setenv("SOURCES__GMAIL__ONE__ACCESS_TOKEN", "any-token")
     code, _, err = run_main(capsys, "gmail")
-    assert code == 1
+    assert code == 2
     line = one_line(err)
     assert str(missing) in line
+    assert "its directory does not exist" in line
 
 
 def test_a_warehouse_that_fills_up_is_one_line_and_a_spooled_event(

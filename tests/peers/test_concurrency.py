@@ -1,0 +1,83 @@
+"""Two jobs at the same time on BigQuery, their first builds included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loaders.config import PROJECT_DIR, load_target
+from loaders.sandbox import Sandbox
+from loaders.warehouse import Warehouse, open_warehouse
+from tests.peers.emulator import Emulator
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+CONNECTIONS = ("acct1", "acct2")
+SIZE = 40
+
+
+def start(connection: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "loaders/run.py", "gmail", "--connection", connection]
+    return subprocess.Popen(
+        [*command, "--target", "emulator"],
+        cwd=PROJECT_DIR,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def environment(
+    emulator: Emulator, peer_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Two mailboxes, and datasets that nobody has made yet."""
+    own = {
+        "DBT_PROFILES_DIR": str(peer_project),
+        "DLT_PROJECT_DIR": str(peer_project),
+        "LANDFALL_STATE_DIR": str(tmp_path / "state"),
+        "LANDFALL_EMULATOR_URL": emulator.url,
+        "LANDFALL_BIGQUERY_DATASET": "concurrent",
+    }
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    return {**os.environ, **own}
+
+
+def test_two_first_jobs_at_once_both_end_well(environment: dict[str, str]) -> None:
+    with Sandbox(size=SIZE, seed=1) as first, Sandbox(size=SIZE, seed=2) as second:
+        for connection, sandbox in zip(CONNECTIONS, (first, second), strict=True):
+            prefix = f"SOURCES__GMAIL__{connection.upper()}__"
+            environment[f"{prefix}ACCESS_TOKEN"] = "token-of-the-sandbox"
+            environment[f"{prefix}API_BASE_URL"] = sandbox.base_url
+        expected = {
+            "acct1": len(set(first.live_ids())),
+            "acct2": len(set(second.live_ids())),
+        }
+        for _ in range(2):
+            processes = [start(connection, environment) for connection in CONNECTIONS]
+            outputs = [process.communicate(timeout=300)[0] for process in processes]
+            assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+            # A MERGE takes in what all complete loads hold, its own and the other job's.
+            brought = inserted(open_warehouse(load_target("emulator")))
+            assert sum(brought) == sum(expected.values())
+    warehouse = open_warehouse(load_target("emulator"))
+    rows = warehouse.execute(
+        "select connection_name, count(*), count(distinct idem_key)"
+        f" from {warehouse.table('raw_objects')} group by connection_name order by connection_name"
+    )
+    assert rows == [(name, number, number) for name, number in sorted(expected.items())]
+
+
+def inserted(warehouse: Warehouse) -> list[int]:
+    """What each completed run says that it inserted."""
+    rows = warehouse.execute(
+        f"select {warehouse.json_text('payload', '$.inserted')}"
+        f" from {warehouse.table('event_log')} where event_type = 'job.completed'"
+    )
+    return [int(number) for (number,) in rows]
