@@ -163,7 +163,7 @@ class BigQueryWarehouse(Warehouse):
 
         self._use_endpoint()
         return dlt.destinations.bigquery(
-            credentials=self._credentials(),
+            credentials=_as_dlt_credentials(self._credentials(), self._project),
             project_id=self._project,
             location=self._location,
         )
@@ -245,6 +245,28 @@ class BigQueryWarehouse(Warehouse):
                 client_options={"api_endpoint": endpoint} if endpoint else None,
             )
         return self._client
+
+
+def _as_dlt_credentials(native: Any, project: str) -> Any:
+    """Google's credentials object in the shape that dlt asks for, of whatever kind it is.
+
+    dlt takes some kinds as they are, and fails on those of a service account.
+    """
+    from dlt.common.configuration import configspec
+    from dlt.common.configuration.specs import GcpServiceAccountCredentials
+
+    @configspec
+    class DbtCredentials(GcpServiceAccountCredentials):
+        def to_native_credentials(self) -> Any:
+            return native
+
+    credentials = DbtCredentials()
+    credentials.project_id = project
+    # Otherwise dlt would make one of its own kind of it.
+    credentials.__is_resolved__ = True
+    # Required by the shape, never read.
+    credentials.private_key = credentials.client_email = "see to_native_credentials"
+    return credentials
 
 
 def _parameter(value: Any) -> bigquery.ScalarQueryParameter:

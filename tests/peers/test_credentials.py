@@ -1,0 +1,66 @@
+"""Every kind of credentials that the dbt target may have serves dbt, dlt and the job log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from loaders.config import load_target
+from loaders.idem_keys import stripe_idem_key
+from loaders.upsert import upsert_objects
+from loaders.warehouse import open_warehouse
+from tests.peers.emulator import PROJECT, Emulator
+
+pytestmark = pytest.mark.slow
+
+
+def write_key(path: Path, emulator: Emulator) -> Path:
+    """The key file of a service account whose tokens the emulator gives out."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    account = {
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": "1",
+        "private_key": key.decode(),
+        "client_email": f"landfall@{PROJECT}.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": f"{emulator.url}/token",
+    }
+    path.write_text(json.dumps(account))
+    return path
+
+
+def test_a_service_accounts_key_file_lands_and_merges(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = yaml.safe_load(Path("profiles.example.yml").read_text())
+    settings = profile["landfall"]["outputs"]["emulator"]
+    settings.pop("token")
+    keyfile = str(write_key(tmp_path / "key.json", emulator))
+    settings.update(method="service-account", keyfile=keyfile)
+    (tmp_path / "profiles.yml").write_text(yaml.safe_dump(profile))
+    for name, value in (
+        ("DBT_PROFILES_DIR", str(tmp_path)),
+        ("LANDFALL_STATE_DIR", str(tmp_path / "state")),
+        ("LANDFALL_EMULATOR_URL", emulator.url),
+        ("LANDFALL_BIGQUERY_DATASET", "key_file"),
+    ):
+        monkeypatch.setenv(name, value)
+    result = upsert_objects(
+        [{"id": "ch_1", "amount": 1200}],
+        source_system="stripe",
+        connection_name="acct1",
+        object_type="charge",
+        idem_key_fn=stripe_idem_key("acct1", "charge"),
+        warehouse=open_warehouse(load_target("emulator")),
+    )
+    assert result.counts["inserted"] == 1
