@@ -27,7 +27,10 @@ cases:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases asked for and return 0 when all of them passed."""
     options = _parser().parse_args(arguments)
-    with _directory(options.directory) as directory, Harness(directory, options.jobs) as harness:
+    with (
+        _directory(options.directory) as directory,
+        Harness(directory, options.jobs, options.emulator) as harness,
+    ):
         failed = passed = 0
         for outcome in harness.run(_cases(options, harness)):
             print(_line(outcome, directory), flush=True)
@@ -53,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random", type=int, default=0, metavar="N", help="N random instants")
     parser.add_argument("--seed", type=int, default=1, help="of the random instants (default 1)")
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time (default 1)")
+    parser.add_argument(
+        "--emulator", metavar="URL", help="on this BigQuery emulator (make emulator), not on DuckDB"
+    )
     parser.add_argument(
         "--directory", type=Path, help="keep all evidence there (default: that of failures only)"
     )

@@ -98,3 +98,9 @@ SAMPLE = tuple(
     )
 )
 """Every step of the path once, one random instant, and each signal to a process of its own."""
+
+EMULATOR_SAMPLE = tuple(
+    parse_case(name)
+    for name in ("land.loaded:2", "merge.before:SIGTERM", "merge.after", "end.before_event")
+)
+"""A run there takes several times as long: landed in part, not merged, merged, not ended."""

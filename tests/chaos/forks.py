@@ -36,6 +36,12 @@ _MODULES = (
     "loaders.transform",
     "loaders.warehouse",
 )
+_BIGQUERY_MODULES = (
+    "dbt.adapters.bigquery",
+    "dlt.destinations.impl.bigquery.bigquery",
+    "google.cloud.bigquery",
+    "loaders.bigquery",
+)
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.002
 _TIMEOUT_SECONDS = 120.0
@@ -43,7 +49,7 @@ HUNG = -1000
 """Stands for an exit code when a process did not end."""
 
 
-def import_everything() -> None:
+def import_everything(with_bigquery: bool) -> None:
     """Import what a run imports, so that forks have it.
 
     Importing leaves two native threads, OpenBLAS's (numpy) and jemalloc's (pyarrow); both
@@ -51,7 +57,7 @@ def import_everything() -> None:
     DuckDB instance or Arrow's thread pool: whoever forks opens no file and reads no table.
     """
     configure_dlt()  # dlt reads it when it is imported
-    for name in _MODULES:
+    for name in (*_MODULES, *(_BIGQUERY_MODULES if with_bigquery else ())):
         importlib.import_module(name)
 
 

@@ -1,7 +1,7 @@
 """Runs cases: a victim, a run to the end, one run more, and the check of what they left.
 
-The process that runs cases forks the victims, and never opens a warehouse itself: copies
-are taken as files, and a fork of its own reads them.
+The process that runs cases forks the victims, and never opens a warehouse itself: a file is
+copied, an emulator's rows are written down by a fork, and a fork of its own reads the copies.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from tests.chaos.forks import (
 )
 from tests.chaos.invariants import Evidence, violations
 from tests.chaos.mailbox import BATCH_SIZE, CONNECTION, TOKEN, live_messages, open_mailbox
-from tests.chaos.snapshots import read_snapshot, take_copy
+from tests.chaos.snapshots import copy_file, copy_rows, copy_spool, read_snapshot
+from tests.peers.datasets import delete_datasets
 
 ARGUMENTS = ("gmail", "--connection", CONNECTION, "--batch-size", str(BATCH_SIZE))
 OUTCOME = "outcome.json"
@@ -65,12 +66,14 @@ class Outcome:
 class Harness:
     """Runs cases in `jobs` processes below `directory`, which keeps the evidence.
 
-    A context manager: it starts the mailbox's server, and removes dbt's target paths.
+    On DuckDB, or on the BigQuery emulator at `emulator`. A context manager: it starts the
+    mailbox's server, and removes dbt's target paths.
     """
 
-    def __init__(self, directory: Path, jobs: int = 1) -> None:
+    def __init__(self, directory: Path, jobs: int = 1, emulator: str | None = None) -> None:
         self._directory = directory.resolve()
         self._jobs = jobs
+        self._emulator = emulator
         self._sandbox = open_mailbox()
         self._messages: dict[str, Any] = {}
 
@@ -78,7 +81,7 @@ class Harness:
         self._directory.mkdir(parents=True, exist_ok=True)
         # dlt looks for configuration there: not in the project, where a developer has some.
         os.environ["DLT_PROJECT_DIR"] = str(self._directory)
-        import_everything()
+        import_everything(with_bigquery=self._emulator is not None)
         self._sandbox.start()
         self._messages = live_messages(self._sandbox)
         (self._directory / MAILBOX).write_text(json.dumps(self._messages))
@@ -119,7 +122,7 @@ class Harness:
         _worker = _Worker(self._slot(numbers.get()), self._messages)
 
     def _slot(self, number: int) -> Slot:
-        return Slot(self._directory, number, self._sandbox.base_url)
+        return Slot(self._directory, number, self._sandbox.base_url, self._emulator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +137,7 @@ class Slot:
     evidence: Path
     number: int
     base_url: str
+    emulator: str | None
 
     @property
     def directory(self) -> Path:
@@ -155,14 +159,39 @@ class Slot:
     def state_dir(self) -> Path:
         return self.directory / "state"
 
+    @property
+    def dataset(self) -> str:
+        """The slot's own on the emulator."""
+        return f"slot_{self.number}"
+
     def empty(self) -> None:
         """Leave nothing but a profile."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         profiles = yaml.safe_load((PROJECT_DIR / "profiles.example.yml").read_text())
         outputs = profiles["landfall"]["outputs"]
-        profiles["landfall"]["outputs"] = {self.target: outputs["dev"]}
+        chosen = outputs["emulator" if self.emulator else "dev"]
+        profiles["landfall"]["outputs"] = {self.target: chosen}
         (self.directory / "profiles.yml").write_text(yaml.safe_dump(profiles))
+        if self.emulator:
+            delete_datasets(self.emulator, self.dataset, f"{self.dataset}_staging")
+
+    def copy(self, into: Path) -> None:
+        """Keep what the warehouse and the spool hold."""
+        into.mkdir(parents=True)
+        copy_spool(self.state_dir, into)
+        if not self.emulator:
+            copy_file(self.warehouse, into)
+        elif wait_or_kill(fork(lambda: self._copy_rows(into), into / "copied.log")) != 0:
+            raise RuntimeError(f"chaos: {(into / 'copied.log').read_text()}")
+
+    def _copy_rows(self, into: Path) -> int:
+        from loaders.config import load_target
+        from loaders.warehouse import open_warehouse
+
+        os.environ.update(self.environment(self.base_url))
+        copy_rows(open_warehouse(load_target()), into)
+        return 0
 
     def parse(self) -> None:
         """Fill dbt's cache."""
@@ -187,6 +216,8 @@ class Slot:
             "LANDFALL_DUCKDB_PATH": str(self.warehouse),
             "LANDFALL_STATE_DIR": str(self.state_dir),
             "LANDFALL_TARGET": self.target,
+            "LANDFALL_EMULATOR_URL": self.emulator or "",
+            "LANDFALL_BIGQUERY_DATASET": self.dataset,
             f"SOURCES__GMAIL__{CONNECTION.upper()}__ACCESS_TOKEN": TOKEN,
             f"SOURCES__GMAIL__{CONNECTION.upper()}__API_BASE_URL": base_url,
             f"SOURCES__GMAIL__{CONNECTION.upper()}__BACKOFF_SECONDS": "0.01",
@@ -218,7 +249,7 @@ class _Worker:
                 found.append(f"hung: the {stage} run did not end; it was killed")
             if stage == "killed" and case.cache_kept is not None:
                 self._slot.tear_cache(case.cache_kept)
-            take_copy(self._slot.warehouse, self._slot.state_dir, directory / stage)
+            self._slot.copy(directory / stage)
         found += self._examine(case, directory, exit_codes)
         outcome = Outcome(case, exit_codes[0], time.monotonic() - began, tuple(found))
         record = {**dataclasses.asdict(outcome), "exit_codes": exit_codes}

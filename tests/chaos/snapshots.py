@@ -1,20 +1,22 @@
-"""What a warehouse file and its spool held at one moment, read from a copy."""
+"""What a warehouse and its spool held at one moment: a copied file, or the rows of an emulator."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from loaders.warehouse import Warehouse
 from tests.chaos.mailbox import without_volatile
 
 ORPHANED = "Orphaned"
 WAREHOUSE = "landfall.duckdb"
+_ROWS = "rows.json"
 _SPOOL = "spool"
 
 
@@ -61,13 +63,29 @@ class Snapshot:
     visible_cursors: int
 
 
-def take_copy(warehouse: Path, state_dir: Path, into: Path) -> None:
+def copy_file(warehouse: Path, into: Path) -> None:
     """Copy the file as a kill left it: opening the original would replay its log."""
-    into.mkdir(parents=True)
     for suffix in ("", ".wal"):
         source = warehouse.with_name(warehouse.name + suffix)
         if source.exists():
             shutil.copyfile(source, into / (WAREHOUSE + suffix))
+
+
+def copy_rows(warehouse: Warehouse, into: Path) -> None:
+    """Write down what a BigQuery warehouse holds."""
+    rows = _read(
+        warehouse.columns(),
+        warehouse.execute,
+        events=warehouse.target.schema,
+        staging=warehouse.target.staging_schema,
+        micros="unix_micros",
+        payload=warehouse.json_as_text("payload"),
+    )
+    (into / _ROWS).write_text(json.dumps(rows))
+
+
+def copy_spool(state_dir: Path, into: Path) -> None:
+    """Copy the events that wait."""
     (into / _SPOOL).mkdir()
     for path in (state_dir / "spool").glob("*/*"):
         shutil.copyfile(path, into / _SPOOL / path.name)
@@ -80,64 +98,84 @@ def read_snapshot(directory: Path) -> Snapshot:
         for path in sorted((directory / _SPOOL).iterdir())
         if (event := json.loads(path.read_text()))
     ]
+    rows = _stored_rows(directory)
+    return Snapshot(
+        events=[_event(*row) for row in rows["event_log"]],
+        spooled=spooled,
+        objects=[_object(row) for row in rows["raw_objects"]],
+        queue=[Queued(*row) for row in rows["landed_objects"]],
+        visible_cursors=len(rows["cursors"]),
+    )
+
+
+_LOADED = "_dlt_load_id in (select load_id from {staging}._dlt_loads where status = 0)"
+_MOMENTS = ("object_created_at", "first_seen", "last_seen", "changed_at", "deleted_at")
+_OBJECT_COLUMNS = (
+    *_MOMENTS,
+    "idem_key",
+    "source_system",
+    "connection_name",
+    "object_type",
+    "external_id",
+    "payload",
+    "payload_hash",
+    "changed_by",
+    "merged_by",
+    "last_action",
+)
+_SELECTED = {name: f"{{micros}}({name})" for name in _MOMENTS} | {"payload": "{payload}"}
+_QUERIES = {
+    "event_log": """
+        select event_type, correlation_id, cast(created_at as string), {payload}
+        from {events}.event_log order by created_at
+    """,
+    "raw_objects": f"""
+        select {", ".join(_SELECTED.get(name, name) for name in _OBJECT_COLUMNS)}
+        from {{events}}.raw_objects order by idem_key
+    """,
+    "landed_objects": f"""
+        select idem_key, external_id, {{micros}}(observed_at), {_LOADED}
+        from {{staging}}.landed_objects order by idem_key
+    """,
+    "cursors": f"select stream from {{staging}}.cursors where {_LOADED}",
+}
+
+Rows = dict[str, list[Sequence[Any]]]
+
+
+def _stored_rows(directory: Path) -> Rows:
+    if (directory / _ROWS).exists():
+        rows: Rows = json.loads((directory / _ROWS).read_text())
+        return rows
     if not (directory / WAREHOUSE).exists():
-        return Snapshot([], spooled, [], [], 0)
+        return {table: [] for table in _QUERIES}
     with duckdb.connect(str(directory / WAREHOUSE)) as connection:
         connection.execute("set TimeZone = 'UTC'")
-        tables = _Tables(connection)
-        return Snapshot(
-            events=[_event(*row) for row in tables.rows("event_log", _EVENTS)],
-            spooled=spooled,
-            objects=[_object(row) for row in tables.records("raw_objects", _OBJECTS)],
-            queue=[Queued(*row) for row in tables.rows("landed_objects", _QUEUE)],
-            visible_cursors=len(tables.rows("cursors", _CURSORS)),
+        tables = connection.execute("select table_name from information_schema.tables")
+        return _read(
+            {name for (name,) in tables.fetchall()},
+            lambda sql: connection.execute(sql).fetchall(),
+            events="events",
+            staging="events_staging",
+            micros="epoch_us",
+            payload="payload",
         )
 
 
-_EVENTS = """
-    select event_type, correlation_id, created_at::text, payload
-    from events.event_log order by created_at
-"""
-_OBJECTS = """
-    select * replace (
-        epoch_us(object_created_at) as object_created_at,
-        epoch_us(first_seen) as first_seen,
-        epoch_us(last_seen) as last_seen,
-        epoch_us(changed_at) as changed_at,
-        epoch_us(deleted_at) as deleted_at
-    )
-    from events.raw_objects order by idem_key
-"""
-_LOADED = "_dlt_load_id in (select load_id from events_staging._dlt_loads where status = 0)"
-_QUEUE = f"""
-    select idem_key, external_id, epoch_us(observed_at), {_LOADED}
-    from events_staging.landed_objects order by idem_key
-"""
-_CURSORS = f"select stream from events_staging.cursors where {_LOADED}"
-
-
-class _Tables:
-    """The tables that exist: a run may be killed while it creates them."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-        found = connection.execute("select table_name from information_schema.tables")
-        self._present = {name for (name,) in found.fetchall()}
-
-    def rows(self, table: str, query: str) -> Sequence[tuple[Any, ...]]:
-        if not {table, "_dlt_loads"} <= self._present:
-            return []
-        return self._connection.execute(query).fetchall()
-
-    def records(self, table: str, query: str) -> list[dict[str, Any]]:
-        rows = self.rows(table, query)
-        names = [column[0] for column in self._connection.description or ()] if rows else []
-        return [dict(zip(names, row, strict=True)) for row in rows]
+def _read(
+    present: Collection[str], execute: Callable[[str], Sequence[Sequence[Any]]], **words: str
+) -> Rows:
+    """Rows of the tables that exist: a run may be killed while it creates them."""
+    return {
+        table: list(execute(sql.format(**words))) if {table, "_dlt_loads"} <= set(present) else []
+        for table, sql in _QUERIES.items()
+    }
 
 
 def _event(event_type: str, correlation_id: str, created_at: str, payload: str | None) -> Event:
     return Event(event_type, correlation_id, created_at, json.loads(payload or "{}"))
 
 
-def _object(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "payload": without_volatile(json.loads(row["payload"] or "null"))}
+def _object(row: Sequence[Any]) -> dict[str, Any]:
+    named = dict(zip(_OBJECT_COLUMNS, row, strict=True))
+    return {**named, "payload": without_volatile(json.loads(named["payload"] or "null"))}

@@ -2,10 +2,11 @@
 
     python analyze.py PORT < statements.jsonl > verdicts.jsonl
 
-One JSON object a line in: {"query": text, "queryParameters": BigQuery's REST form}. One a line
-out: {"statement": text, "error": null or text}, for each statement of a script. Tables and
-views that the statements create make up the catalog, as in the warehouse. Scripting keywords
-and INFORMATION_SCHEMA, which the analyzer knows nothing of, are reported as "skipped".
+One JSON object a line in: {"query": text, "queryParameters": BigQuery's REST form}. For each, a
+list a line out: {"statement": text, "error": null or text} of each statement of the script. It
+answers line by line, so that it can be asked as long as statements come. Tables and views that
+the statements create make up the catalog, as in the warehouse. Scripting keywords and
+INFORMATION_SCHEMA, which the analyzer knows nothing of, are reported as "skipped".
 """
 
 import json
@@ -176,6 +177,7 @@ def main():
     analyzer = Analyzer(sys.argv[1])
     for line in sys.stdin:
         job = json.loads(line)
+        verdicts = []
         for statement in split(job["query"]):
             bare = _bare(statement)
             if not bare:
@@ -185,7 +187,8 @@ def main():
                 verdict["skipped"] = True
             else:
                 verdict["error"] = analyzer.analyze(statement, job.get("queryParameters") or [])
-            print(json.dumps(verdict), flush=True)
+            verdicts.append(verdict)
+        print(json.dumps(verdicts), flush=True)
 
 
 if __name__ == "__main__":

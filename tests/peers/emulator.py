@@ -28,12 +28,24 @@ class Emulator:
         self.url = f"http://127.0.0.1:{port}"
         self._record = record
 
-    def statements(self) -> list[dict[str, Any]]:
-        """The query jobs so far: `query`, and `queryParameters` when there were some."""
+    def jobs(self) -> list[dict[str, Any]]:
+        """The configurations of the query jobs so far, with their labels."""
+        return self.jobs_since(0)[0]
+
+    def jobs_since(self, position: int) -> tuple[list[dict[str, Any]], int]:
+        """Those from a position in the record on, and the position after them."""
         if not self._record.exists():
-            return []
-        jobs = map(json.loads, self._record.read_text().splitlines())
-        return [job["query"] for job in jobs if job.get("query")]
+            return [], position
+        with self._record.open("rb") as record:
+            record.seek(position)
+            lines = record.readlines()
+            position = record.tell()
+        jobs = map(json.loads, lines)
+        return [job for job in jobs if job.get("query")], position
+
+    def statements(self) -> list[dict[str, Any]]:
+        """What the jobs ran: `query`, and `queryParameters` when there were some."""
+        return [job["query"] for job in self.jobs()]
 
 
 @contextlib.contextmanager

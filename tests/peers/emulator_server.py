@@ -6,6 +6,8 @@ Every job that a client submits is appended to FILE as one JSON line. Each shim 
 against what it replaces, so that an upgrade which changes it fails here and not in a test.
 """
 
+import collections
+import contextlib
 import gzip
 import inspect
 import json
@@ -20,12 +22,13 @@ if sys.argv[1] == "--record":
     record_path = pathlib.Path(sys.argv[2])
     sys.argv[1:] = sys.argv[4:]
 
-# DuckDB 1.5 does not know TimeZone as an option of connect: it belongs to the ICU extension.
+# DuckDB 1.5 does not know TimeZone as an option of connect: it belongs to the ICU extension. The
+# statements are small: several threads only wait for each other, for a quarter of the time.
 connect_unpatched = duckdb.connect
 
 
 def connect(*arguments, config=None, **options):
-    config = dict(config or {})
+    config = {"threads": 1, **(config or {})}
     time_zone = config.pop("TimeZone", None)
     connection = connect_unpatched(*arguments, config=config, **options)
     if time_zone:
@@ -36,6 +39,8 @@ def connect(*arguments, config=None, **options):
 duckdb.connect = connect
 
 from local_bigquery import app, errors  # noqa: E402
+from local_bigquery.catalog import tables  # noqa: E402
+from local_bigquery.engine import database  # noqa: E402
 from local_bigquery.jobs import query, runner  # noqa: E402
 
 # BigQuery names the table of a CREATE TABLE AS as the job's destination; dbt reads it.
@@ -77,6 +82,15 @@ assert list(inspect.signature(submit_unpatched).parameters)[:4] == [
     "upload",
 ], "local-bigquery's runner.submit has changed; adapt this shim"
 record_lock = threading.Lock()
+recent_results = collections.deque()
+KEPT_RESULTS = 200
+
+
+def drop_old_results():
+    with contextlib.suppress(IndexError):
+        while len(recent_results) > KEPT_RESULTS:
+            old = database.quote(*tables.physical(*recent_results.popleft()))
+            database.execute(f"drop table if exists {old}")
 
 
 def submit(project_id, job_id, configuration, upload=None, *arguments, **options):
@@ -84,6 +98,8 @@ def submit(project_id, job_id, configuration, upload=None, *arguments, **options
         line = json.dumps(configuration.model_dump(exclude_none=True, mode="json"))
         with record_lock, record_path.open("a") as record:
             record.write(line + "\n")
+    recent_results.append((project_id, tables.RESULTS, job_id))
+    drop_old_results()
     if upload:
         path = pathlib.Path(upload)
         data = path.read_bytes()
@@ -93,6 +109,30 @@ def submit(project_id, job_id, configuration, upload=None, *arguments, **options
 
 
 runner.submit = submit
+
+
+# The result of every query is a table, looked up in a list of all tables of all databases, over
+# and over. So: a result is asked itself, and those of long ago are dropped.
+objects_unpatched = database.objects
+assert list(inspect.signature(objects_unpatched).parameters) == [
+    "project_id",
+    "dataset_id",
+    "table_id",
+], "local-bigquery's database.objects has changed; adapt this shim"
+
+
+def objects(project_id, dataset_id, table_id=None):
+    if dataset_id != tables.RESULTS or table_id is None:
+        return objects_unpatched(project_id, dataset_id, table_id)
+    try:
+        result = database.quote(project_id, dataset_id, table_id)
+        [(rows,)] = database.fetch(f"select count(*) from {result}")
+    except duckdb.CatalogException:
+        return []
+    return [(table_id, "TABLE", rows)]
+
+
+database.objects = objects
 
 
 # A token endpoint, for service account keys whose token_uri is this server.

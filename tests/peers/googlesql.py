@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.peers.install import analyzer_python, analyzer_server
+
+_WAIT_SECONDS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,30 +25,62 @@ class Verdict:
     skipped: bool = False
 
 
-def judge(jobs: Iterable[Mapping[str, Any]]) -> list[Verdict]:
-    """Analyze query jobs in the order they were sent; what they create is known afterwards.
+class Analyzer:
+    """A running analyzer; what the statements create, later ones may use."""
 
-    Raises PeerUnavailable, or CalledProcessError when the analyzer itself breaks.
-    """
-    server = analyzer_server()
-    port = _free_port()
-    lines = "".join(json.dumps(job) + "\n" for job in jobs)
-    process = subprocess.Popen(
-        [server, "localhost", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        answer = subprocess.run(
-            [analyzer_python(), Path(__file__).with_name("analyze.py"), str(port)],
-            input=lines,
-            text=True,
-            capture_output=True,
-            check=True,
-            timeout=600,
-        )
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-    return [Verdict(**json.loads(line)) for line in answer.stdout.splitlines()]
+    def __init__(self, client: subprocess.Popen[str]) -> None:
+        self._client = client
+
+    def judge(self, jobs: Iterable[Mapping[str, Any]]) -> list[Verdict]:
+        """Analyze query jobs in the order they were sent.
+
+        Raises RuntimeError when the analyzer itself breaks.
+        """
+        return [verdict for job in jobs for verdict in self._judge_one(job)]
+
+    def _judge_one(self, job: Mapping[str, Any]) -> list[Verdict]:
+        assert self._client.stdin
+        assert self._client.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self._client.stdin.write(json.dumps(job) + "\n")
+            self._client.stdin.flush()
+        answer = self._client.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"GoogleSQL's analyzer broke at {job}; its words are on stderr")
+        return [Verdict(**each) for each in json.loads(answer)]
+
+
+@contextlib.contextmanager
+def run_analyzer() -> Iterator[Analyzer]:
+    """Start the analyzer. Raises PeerUnavailable."""
+    port = str(_free_port())
+    script = Path(__file__).with_name("analyze.py")
+    with contextlib.ExitStack() as started:
+        started.enter_context(
+            _running([analyzer_server(), "localhost", port], stdout=subprocess.DEVNULL,
+                     stderr=subprocess.DEVNULL)
+        )  # fmt: skip
+        client = started.enter_context(
+            _running([analyzer_python(), script, port], text=True, stdin=subprocess.PIPE,
+                     stdout=subprocess.PIPE)
+        )  # fmt: skip
+        yield Analyzer(client)
+
+
+def judge(jobs: Iterable[Mapping[str, Any]]) -> list[Verdict]:
+    """Verdicts of an analyzer that knows nothing but these jobs. Raises PeerUnavailable."""
+    with run_analyzer() as analyzer:
+        return analyzer.judge(jobs)
+
+
+@contextlib.contextmanager
+def _running(command: list[str | Path], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=_WAIT_SECONDS)
 
 
 def _free_port() -> int:

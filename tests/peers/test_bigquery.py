@@ -15,6 +15,7 @@ import pytest
 from loaders.config import PROJECT_DIR
 from loaders.sandbox import Sandbox
 from loaders.sandbox.mailbox import Mailbox
+from tests.peers.datasets import Datasets
 from tests.peers.emulator import Emulator
 from tests.peers.googlesql import Verdict, judge
 from tests.peers.install import PeerUnavailable
@@ -38,6 +39,8 @@ class Runs:
 
     delivered = 0
     """Messages that came between the two runs, spam apart."""
+    sent_before = 0
+    """Statements that other tests have sent to the emulator."""
 
     def __init__(self, directory: Path, emulator: Emulator, sandbox: Sandbox) -> None:
         self.directory = directory
@@ -96,8 +99,10 @@ class Runs:
 @pytest.fixture(scope="module")
 def runs(emulator: Emulator, peer_project: Path) -> Iterator[Runs]:
     """Both targets after a first run, changes in the mailbox, and a second, full run."""
+    Datasets(emulator).empty()
     with Sandbox(size=MAILBOX_SIZE) as sandbox:
         made = Runs(peer_project, emulator, sandbox)
+        made.sent_before = len(emulator.statements())
         # BigQuery's first run is a plain build on an empty warehouse, DuckDB's is a loader's.
         made.dbt("emulator", "build")
         for target in TARGETS:
@@ -109,6 +114,7 @@ def runs(emulator: Emulator, peer_project: Path) -> Iterator[Runs]:
             made.loader(target, "gmail", "--connection", "acct1", "--full-resync")
         made.dbt("emulator", "build", "--exclude-resource-type", "unit_test")
         made.dbt("emulator", "docs", "generate")
+        made.dbt("emulator", "source", "freshness")
         made.loader("emulator", "status")
         made.loader("emulator", "dead-letters")
         yield made
@@ -146,8 +152,10 @@ def test_both_warehouses_hold_events_of_equal_shape(runs: Runs) -> None:
     )
     shapes = []
     for target in TARGETS:
-        events = runs.rows(target, sql)
-        shapes.append([(*event[:-1], _shape(json.loads(event[-1]))) for event in events])
+        events = [(*event[:-1], json.loads(event[-1])) for event in runs.rows(target, sql)]
+        for *_, payload in events:
+            payload.pop("merge", None)  # what BigQuery says of its job, DuckDB of nothing
+        shapes.append([(*event[:-1], _shape(event[-1])) for event in events])
     assert len(shapes[0]) == 6
     assert shapes[0] == shapes[1]
 
@@ -167,10 +175,42 @@ def test_counts_of_the_second_run_are_equal_and_true(runs: Runs) -> None:
     assert counts[0]["updated"] == CHANGED
 
 
+@pytest.mark.parametrize("source_system", ["gmail", "dbt"], ids=["loader", "plain dbt"])
+def test_an_end_says_what_its_merge_cost(runs: Runs, source_system: str) -> None:
+    sql = (
+        "select {payload} from {event_log} where event_type = 'job.completed'"
+        f" and source_system = '{source_system}' order by created_at"
+    )
+    for (text,) in runs.rows("emulator", sql):
+        merge = json.loads(text)["merge"]
+        # The emulator knows no slots.
+        assert {"rows_affected", "bytes_processed", "bytes_billed", "job_id"} <= set(merge)
+    last = json.loads(runs.rows("emulator", sql)[-1][0])
+    touched = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
+    assert last["merge"]["rows_affected"] == sum(last[action] for action in touched)
+
+
+def test_jobs_are_labelled_with_their_run(runs: Runs, emulator: Emulator) -> None:
+    [(correlation_id,)] = runs.rows(
+        "emulator",
+        "select max(correlation_id) from {event_log} where source_system = 'gmail'",
+    )
+    labelled = [
+        job
+        for job in emulator.jobs()
+        if (job.get("labels") or {}).get("correlation_id") == correlation_id
+    ]
+    assert {job["labels"]["job_name"] for job in labelled} == {"gmail_ingest_acct1"}
+    sent = " ".join(job["query"]["query"].lower() for job in labelled)
+    # By the loaders and by dbt.
+    assert "event_log" in sent
+    assert "merge into" in sent
+
+
 def test_googlesql_accepts_every_statement_that_was_sent(runs: Runs, emulator: Emulator) -> None:
     verdicts = [
         verdict
-        for verdict in _judge(emulator.statements())
+        for verdict in _judge(emulator.statements()[runs.sent_before :])
         if not any(name in verdict.statement for name in _OF_DLT)
     ]
     kinds = " ".join(verdict.statement.lower() for verdict in verdicts)

@@ -10,9 +10,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import yaml
@@ -34,18 +34,86 @@ from loaders.items import (
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import GmailConfig, GmailSource
 from loaders.warehouse import Warehouse, open_warehouse
+from tests.peers.datasets import Datasets
+from tests.peers.emulator import Emulator
+from tests.peers.gate import Gate
 
 TARGET = f"pytest-{os.getpid()}"
 """A dbt target of this process: its parse cache is nobody else's."""
+EMULATOR_TARGET = f"{TARGET}-emulator"
 MAILBOX_SIZE = 30
 _OWN_VARIABLES = ("LANDFALL_", "SOURCES__", "DBT_", "TRACEPARENT", "DLT_", "GOOGLE_APPLICATION_")
 
 
+DUCKDB, EMULATOR = "duckdb", "emulator"
+
+on_both_targets = pytest.mark.parametrize(
+    "target_type",
+    [
+        DUCKDB,
+        # The first one may have to install the emulator.
+        pytest.param(EMULATOR, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
+    indirect=True,
+)
+"""Run the test on DuckDB and on the BigQuery emulator; other tests run on DuckDB alone."""
+
+
+def duckdb_only(reason: str) -> pytest.MarkDecorator:
+    """Mark a test that has no counterpart on BigQuery."""
+    assert reason
+    return pytest.mark.parametrize("target_type", [DUCKDB], indirect=True)
+
+
+class Store(Protocol):
+    """What holds a target's tables, and copies of them to start from."""
+
+    def empty(self) -> None:
+        """Leave no table."""
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a copy of this name."""
+
+    def save(self, name: str) -> None:
+        """Keep a copy of all tables."""
+
+    def restore(self, name: str) -> None:
+        """Bring a copy back."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A DuckDB file, and copies of it in a directory."""
+
+    path: Path
+    copies: Path
+
+    def empty(self) -> None:
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+        self.path.parent.mkdir(parents=True)
+
+    def holds(self, name: str) -> bool:
+        return self.copy(name).exists()
+
+    def save(self, name: str) -> None:
+        release_dbt()
+        self.copies.mkdir(exist_ok=True)
+        shutil.copy(self.path, self.copy(name))
+
+    def restore(self, name: str) -> None:
+        shutil.copy(self.copy(name), self.path)
+
+    def copy(self, name: str) -> Path:
+        return self.copies / f"{name}.duckdb"
+
+
 @dataclasses.dataclass(frozen=True)
 class Project:
-    """Where one test keeps its profile, warehouse file and local state."""
+    """Where one test keeps its profile, warehouse and local state."""
 
     directory: Path
+    store: Store
+    target: str = TARGET
 
     @property
     def duckdb_path(self) -> Path:
@@ -93,7 +161,7 @@ class Project:
                     "--project-dir",
                     str(PROJECT_DIR),
                     "--target-path",
-                    str(PROJECT_DIR / "target" / TARGET),
+                    str(PROJECT_DIR / "target" / self.target),
                 ]
             )
         finally:
@@ -111,21 +179,65 @@ def release_dbt() -> None:
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The same directory for every test: dbt parses again when the warehouse's path changes."""
     yield tmp_path_factory.mktemp("landfall")
-    shutil.rmtree(PROJECT_DIR / "target" / TARGET, ignore_errors=True)
+    for target in (TARGET, EMULATOR_TARGET):
+        shutil.rmtree(PROJECT_DIR / "target" / target, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def datasets(emulator: Emulator) -> Datasets:
+    """The emulator's datasets, and the copies of them that the session keeps."""
+    return Datasets(emulator)
 
 
 @pytest.fixture
-def project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """An empty project: a profile, no warehouse file, no connection, no state."""
-    with _project(workspace, monkeypatch) as made:
+def target_type(request: pytest.FixtureRequest) -> str:
+    """The warehouse of a test; see on_both_targets."""
+    return str(getattr(request, "param", DUCKDB))
+
+
+@pytest.fixture
+def project(
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target_type: str,
+    request: pytest.FixtureRequest,
+) -> Iterator[Project]:
+    """An empty project: a profile, no warehouse, no connection, no state.
+
+    On the emulator tables stay as a test leaves them until the next takes its `warehouse` or
+    `empty_project`, and GoogleSQL's analyzer must accept whatever the test sends.
+    """
+    if target_type == DUCKDB:
+        with _project(workspace, monkeypatch) as made:
+            yield made
+        return
+    gate: Gate = request.getfixturevalue("gate")
+    emulator: Emulator = request.getfixturevalue("emulator")
+    with _project(workspace, monkeypatch, request.getfixturevalue("datasets")) as made:
+        monkeypatch.setenv("LANDFALL_EMULATOR_URL", emulator.url)
         yield made
+    refused = gate.refused()
+    assert not refused
+
+
+@pytest.fixture
+def empty_project(project: Project) -> Project:
+    """A project without a table, on any target."""
+    project.store.empty()
+    return project
 
 
 @contextlib.contextmanager
-def _project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    project = Project(workspace / "project")
+def _project(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, datasets: Datasets | None = None
+) -> Iterator[Project]:
+    directory = workspace / "project"
+    file = File(directory / "warehouse" / "landfall.duckdb", workspace / "copies")
+    project = Project(
+        directory, datasets or file, target=TARGET if datasets is None else EMULATOR_TARGET
+    )
     shutil.rmtree(project.directory, ignore_errors=True)
-    project.duckdb_path.parent.mkdir(parents=True)
+    file.empty()
     for name in [name for name in os.environ if name.startswith(_OWN_VARIABLES)]:
         monkeypatch.delenv(name)
     for name, value in (
@@ -133,34 +245,44 @@ def _project(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proje
         ("DLT_PROJECT_DIR", project.directory),
         ("LANDFALL_DUCKDB_PATH", project.duckdb_path),
         ("LANDFALL_STATE_DIR", project.state_dir),
-        ("LANDFALL_TARGET", TARGET),
+        ("LANDFALL_TARGET", project.target),
         ("DBT_WRITE_JSON", "false"),  # half a second a command
     ):
         monkeypatch.setenv(name, str(value))
     profile = yaml.safe_load((PROJECT_DIR / "profiles.example.yml").read_text())
     outputs = profile["landfall"]["outputs"]
     outputs[TARGET] = outputs.pop("dev")
+    outputs[EMULATOR_TARGET] = outputs.pop("emulator")
     project.profiles.write_text(yaml.safe_dump(profile))
     yield project
     release_dbt()
 
 
+def prepared(project: Project, name: str, prepare: Callable[[Warehouse], object]) -> Warehouse:
+    """A warehouse as `prepare` leaves it, which runs once for all tests on a target."""
+    if project.store.holds(name):
+        project.store.restore(name)
+    else:
+        project.store.empty()
+        prepare(project.open_warehouse())
+        project.store.save(name)
+        shutil.rmtree(project.state_dir)
+    return project.open_warehouse()
+
+
 @pytest.fixture(scope="session")
 def bootstrapped_file(workspace: Path) -> Path:
     """A warehouse file with every table, all empty."""
-    template = workspace / "bootstrapped.duckdb"
     with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
-        transform.bootstrap(project.open_warehouse())
-        release_dbt()
-        shutil.copy(project.duckdb_path, template)
-    return template
+        prepared(project, "bootstrapped", transform.bootstrap)
+        assert isinstance(project.store, File)
+        return project.store.copy("bootstrapped")
 
 
 @pytest.fixture
-def warehouse(bootstrapped_file: Path, project: Project) -> Warehouse:
+def warehouse(project: Project) -> Warehouse:
     """The test's own warehouse, with every table, all empty."""
-    shutil.copy(bootstrapped_file, project.duckdb_path)
-    return project.open_warehouse()
+    return prepared(project, "bootstrapped", transform.bootstrap)
 
 
 @pytest.fixture
@@ -322,7 +444,7 @@ def events(warehouse: Warehouse, correlation_id: str | None = None) -> list[dict
         "payload",
     )
     rows = warehouse.execute(
-        f"select {', '.join(columns)} from events.event_log"
+        f"select {', '.join(_with_json_as_text(warehouse, columns))} from events.event_log"
         " where ? is null or correlation_id = ? order by created_at, event_type desc",
         (correlation_id, correlation_id),
     )
@@ -352,8 +474,14 @@ def stored(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
         "merged_by",
         "last_action",
     )
-    rows = warehouse.execute(f"select {', '.join(columns)} from events.raw_objects")
+    selected = ", ".join(_with_json_as_text(warehouse, columns))
+    rows = warehouse.execute(f"select {selected} from events.raw_objects")
     return {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+
+
+def _with_json_as_text(warehouse: Warehouse, columns: Sequence[str]) -> Iterator[str]:
+    for column in columns:
+        yield warehouse.json_as_text(column) if column == "payload" else column
 
 
 def count(warehouse: Warehouse, table: str) -> int:

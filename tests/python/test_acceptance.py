@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import shutil
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,26 +14,59 @@ from loaders.config import PROJECT_DIR
 from loaders.items import Cursor, Deleted, Item, Observed
 from loaders.warehouse import Warehouse
 
-from .conftest import Project, _project, at, run_scripted
+from .conftest import Project, at, on_both_targets, prepared, run_scripted
 
 pytestmark = pytest.mark.slow
 
 STARTED, INGESTED = "event_type = 'job.started'", "event_type = 'ingestion.completed'"
 COMPLETED = "event_type = 'job.completed'"
+EVENT, OBJECT = ("events.event_log", "event_id"), ("events.raw_objects", "idem_key")
 
 
-def set_payload(where: str, **fields: Any) -> str:
+Corruption = str | Callable[[Warehouse], None]
+"""A statement that every warehouse understands, or what has to be done in Python."""
+
+
+def set_payload(where: str, **fields: Any) -> Corruption:
     """A merge patch of the payload; None removes the field."""
-    return (
-        "update events.event_log set payload ="
-        f" json_merge_patch(payload, '{json.dumps(fields)}') where {where}"
-    )
+
+    def patch(warehouse: Warehouse) -> None:
+        [(text,)] = warehouse.execute(
+            f"select {warehouse.json_as_text('payload')} from events.event_log where {where}"
+        )
+        patched = {**json.loads(text), **fields}
+        kept = {name: value for name, value in patched.items() if name not in removed}
+        warehouse.execute(
+            f"update events.event_log set payload = {warehouse.json_parameter} where {where}",
+            (json.dumps(kept),),
+        )
+
+    removed = {name for name, value in fields.items() if value is None}
+    return patch
 
 
-def copy_event(where: str, **replacements: str) -> str:
+def move(
+    row: tuple[str, str], column: str, base: str, seconds: float, where: str = "true"
+) -> Corruption:
+    """Set a time of some rows to so many seconds after another; `row` is their table and key."""
+    table, key = row
+
+    def set_each(warehouse: Warehouse) -> None:
+        for identity, moment in warehouse.execute(
+            f"select {key}, {base} from {table} where {where}"
+        ):
+            warehouse.execute(
+                f"update {table} set {column} = ? where {key} = ?",
+                (moment + dt.timedelta(seconds=seconds), identity),
+            )
+
+    return set_each
+
+
+def copy_event(where: str, **replacements: str) -> Corruption:
     replaced = ", ".join(
         f"{expression} as {column}"
-        for column, expression in {"event_id": "cast(uuid() as varchar)", **replacements}.items()
+        for column, expression in {"event_id": "'copied'", **replacements}.items()
     )
     return (
         f"insert into events.event_log select * replace ({replaced})"
@@ -45,7 +77,7 @@ def copy_event(where: str, **replacements: str) -> str:
 DELETE_INGESTION = f"delete from events.event_log where {INGESTED}"
 
 # Of events; those older than acceptance_days must only warn.
-EVENT_CORRUPTIONS = {
+EVENT_CORRUPTIONS: dict[str, tuple[str, list[Corruption]]] = {
     "an object unaccounted for": (
         "assert_batch_upsert",
         [set_payload(INGESTED, records_landed=7)],
@@ -90,44 +122,35 @@ EVENT_CORRUPTIONS = {
     ),
     "an ingestion before its start": (
         "assert_timestamps",
-        [
-            "update events.event_log set created_at = created_at - interval 1 minute"
-            f" where {INGESTED}"
-        ],
+        [move(EVENT, "created_at", "created_at", -60, INGESTED)],
     ),
     "an ingestion after its end": (
         "assert_timestamps",
-        [
-            "update events.event_log set created_at = created_at + interval 1 minute"
-            f" where {INGESTED}"
-        ],
+        [move(EVENT, "created_at", "created_at", 60, INGESTED)],
     ),
 }
 
-OBJECT_CORRUPTIONS = {
+OBJECT_CORRUPTIONS: dict[str, tuple[str, list[Corruption]]] = {
     "seen before it was first seen": (
         "assert_object_timestamps",
-        ["update events.raw_objects set first_seen = last_seen + interval 1 minute"],
+        [move(OBJECT, "first_seen", "last_seen", 60)],
     ),
     "changed when it was not seen": (
         "assert_object_timestamps",
-        ["update events.raw_objects set changed_at = last_seen + interval 1 minute"],
+        [move(OBJECT, "changed_at", "last_seen", 60)],
     ),
     "deleted when it did not change": (
         "assert_object_timestamps",
-        [
-            "update events.raw_objects set deleted_at = last_seen - interval 1 second"
-            " where external_id = 'b'"
-        ],
+        [move(OBJECT, "deleted_at", "last_seen", -1, "external_id = 'b'")],
     ),
     "a state landed and not merged": (
         "assert_queue_drained",
         [
-            "insert into events_staging.landed_objects by name select 'acme:acct1:widget:z'"
-            " as idem_key, 'acme' as source_system, 'acct1' as connection_name, 'widget' as"
-            " object_type, 'z' as external_id, '{}' as payload, 'h' as payload_hash, now() as"
-            " observed_at, false as is_deleted, correlation_id, (select max(load_id) from"
-            f" events_staging._dlt_loads) as _dlt_load_id from events.event_log where {COMPLETED}"
+            "insert into events_staging.landed_objects (idem_key, source_system, connection_name,"
+            " object_type, external_id, payload, payload_hash, observed_at, is_deleted,"
+            " correlation_id, _dlt_load_id) select 'acme:acct1:widget:z', 'acme', 'acct1',"
+            " 'widget', 'z', '{}', 'h', current_timestamp, false, correlation_id, (select"
+            f" max(load_id) from events_staging._dlt_loads) from events.event_log where {COMPLETED}"
         ],
     ),
 }
@@ -135,31 +158,23 @@ OBJECT_CORRUPTIONS = {
 CORRUPTIONS = EVENT_CORRUPTIONS | OBJECT_CORRUPTIONS
 
 
-@pytest.fixture(scope="module")
-def finished_file(
-    workspace: Path, bootstrapped_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The warehouse of one completed run of three objects, all views and seeds in place."""
-    template = tmp_path_factory.mktemp("finished") / "finished.duckdb"
-    with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
-        shutil.copy(bootstrapped_file, project.duckdb_path)
-        # Now, not in a fixed past: the tests of objects look at the last days.
-        items: list[Item] = [
-            Observed("widget", '{"id": "a"}', dt.datetime.now(dt.UTC), "a"),
-            Observed("widget", '{"id": "b"}', dt.datetime.now(dt.UTC), "b"),
-            Deleted("widget", "c", dt.datetime.now(dt.UTC)),
-            Cursor("widgets", {}, at(9)),
-        ]
-        run = run_scripted(project.open_warehouse(), items)
-        assert run.error is None
-        shutil.copy(project.duckdb_path, template)
-    return template
+def finish(warehouse: Warehouse) -> None:
+    """A completed run of three objects, all views and seeds in place."""
+    # Now, not in a fixed past: the tests of objects look at the last days.
+    items: list[Item] = [
+        Observed("widget", '{"id": "a"}', dt.datetime.now(dt.UTC), "a"),
+        Observed("widget", '{"id": "b"}', dt.datetime.now(dt.UTC), "b"),
+        Deleted("widget", "c", dt.datetime.now(dt.UTC)),
+        Cursor("widgets", {}, at(9)),
+    ]
+    run = run_scripted(warehouse, items)
+    assert run.error is None
 
 
 @pytest.fixture
-def finished(finished_file: Path, project: Project) -> Warehouse:
-    shutil.copy(finished_file, project.duckdb_path)
-    return project.open_warehouse()
+def finished(project: Project) -> Warehouse:
+    """The warehouse of one completed run."""
+    return prepared(project, "finished", finish)
 
 
 def outcomes(project: Project) -> dict[str, str]:
@@ -175,13 +190,16 @@ def outcomes(project: Project) -> dict[str, str]:
     return {name: status for name, status in found.items() if status != "pass"}
 
 
-def corrupt(warehouse: Warehouse, statements: list[str]) -> None:
-    for statement in statements:
-        warehouse.execute(statement)
+def corrupt(warehouse: Warehouse, corruptions: Sequence[Corruption]) -> None:
+    for each in corruptions:
+        if isinstance(each, str):
+            warehouse.execute(each)
+        else:
+            each(warehouse)
 
 
 def age(warehouse: Warehouse, days: int) -> None:
-    warehouse.execute(f"update events.event_log set created_at = created_at - interval {days} day")
+    corrupt(warehouse, [move(EVENT, "created_at", "created_at", -86_400 * days)])
 
 
 def excuse(warehouse: Warehouse, test: str) -> None:
@@ -192,61 +210,72 @@ def excuse(warehouse: Warehouse, test: str) -> None:
     )
 
 
+@on_both_targets
 def test_a_finished_warehouse_passes(finished: Warehouse, project: Project) -> None:
     assert outcomes(project) == {}
 
 
-@pytest.mark.parametrize(("test", "statements"), CORRUPTIONS.values(), ids=CORRUPTIONS)
+@on_both_targets
+@pytest.mark.parametrize(("test", "corruptions"), CORRUPTIONS.values(), ids=CORRUPTIONS)
 def test_a_violation_fails_its_test_and_no_other(
-    finished: Warehouse, project: Project, test: str, statements: list[str]
+    finished: Warehouse, project: Project, test: str, corruptions: list[Corruption]
 ) -> None:
-    corrupt(finished, statements)
+    corrupt(finished, corruptions)
     assert outcomes(project) == {test: "fail"}
 
 
-@pytest.mark.parametrize(("test", "statements"), EVENT_CORRUPTIONS.values(), ids=EVENT_CORRUPTIONS)
+@pytest.mark.parametrize(("test", "corruptions"), EVENT_CORRUPTIONS.values(), ids=EVENT_CORRUPTIONS)
 def test_a_violation_of_long_ago_only_warns(
-    finished: Warehouse, project: Project, test: str, statements: list[str]
+    finished: Warehouse, project: Project, test: str, corruptions: list[Corruption]
 ) -> None:
-    corrupt(finished, statements)
+    corrupt(finished, corruptions)
     age(finished, 30)
     assert outcomes(project) == {"warn_older_runs": "warn"}
 
 
-def one_of_each() -> dict[str, list[str]]:
-    chosen: dict[str, list[str]] = {}
-    for test, statements in EVENT_CORRUPTIONS.values():
-        chosen.setdefault(test, statements)
+def one_of_each() -> dict[str, list[Corruption]]:
+    chosen: dict[str, list[Corruption]] = {}
+    for test, corruptions in EVENT_CORRUPTIONS.values():
+        chosen.setdefault(test, corruptions)
     return chosen
 
 
 @pytest.mark.parametrize("days", [0, 30], ids=["recent", "older"])
-@pytest.mark.parametrize(("test", "statements"), one_of_each().items(), ids=one_of_each())
+@pytest.mark.parametrize(("test", "corruptions"), one_of_each().items(), ids=one_of_each())
 def test_an_accepted_violation_is_excused(
-    finished: Warehouse, project: Project, test: str, statements: list[str], days: int
+    finished: Warehouse, project: Project, test: str, corruptions: list[Corruption], days: int
 ) -> None:
-    corrupt(finished, statements)
+    corrupt(finished, corruptions)
     age(finished, days)
     excuse(finished, test)
     assert outcomes(project) == {}
 
 
+@on_both_targets
 def test_an_accepted_undrained_state_is_excused(finished: Warehouse, project: Project) -> None:
-    test, statements = OBJECT_CORRUPTIONS["a state landed and not merged"]
-    corrupt(finished, statements)
+    test, corruptions = OBJECT_CORRUPTIONS["a state landed and not merged"]
+    corrupt(finished, corruptions)
     excuse(finished, test)
     assert outcomes(project) == {}
 
 
+@on_both_targets
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [(0, {"assert_batch_upsert": "fail"}), (30, {"warn_older_runs": "warn"})],
+    ids=["recent", "older"],
+)
 def test_an_excuse_for_one_test_does_not_excuse_another(
-    finished: Warehouse, project: Project
+    finished: Warehouse, project: Project, days: int, expected: dict[str, str]
 ) -> None:
-    test, statements = EVENT_CORRUPTIONS["an object unaccounted for"]
-    corrupt(finished, statements)
+    _, corruptions = EVENT_CORRUPTIONS["an object unaccounted for"]
+    corrupt(finished, corruptions)
+    age(finished, days)
     excuse(finished, "assert_idem_keys")
-    assert outcomes(project) == {test: "fail"}
+    assert outcomes(project) == expected
 
 
+@on_both_targets
 def test_a_violation_of_another_run_fails_todays(finished: Warehouse, project: Project) -> None:
     """What the checks are for: the run that finds a violation ends with CheckFailed."""
     corrupt(finished, EVENT_CORRUPTIONS["an object unaccounted for"][1])
@@ -259,13 +288,16 @@ def test_a_violation_of_another_run_fails_todays(finished: Warehouse, project: P
     assert transform.merge_counts(finished, run.correlation_id)["inserted"] == 0
 
 
+@on_both_targets
 def test_a_run_across_the_edge_of_the_period_is_seen_whole(
     finished: Warehouse, project: Project
 ) -> None:
     """Began just inside or just outside of the last seven days: never half a run."""
+    edge = dt.datetime.now(dt.UTC) - dt.timedelta(days=7)
+    minute = dt.timedelta(minutes=1)
     finished.execute(
-        "update events.event_log set created_at = case event_type"
-        " when 'job.started' then now() - interval 7 day - interval 1 minute"
-        " else now() - interval 7 day + interval 1 minute end"
+        "update events.event_log set created_at = case event_type when 'job.started' then ?"
+        " else ? end where true",
+        (edge - minute, edge + minute),
     )
     assert outcomes(project) == {}

@@ -7,10 +7,24 @@ from typing import Any
 
 import pytest
 
+from loaders import transform
 from loaders.items import Observed
 from loaders.warehouse import Warehouse
 
-from .conftest import Project, at, event_types, events, hostile, run_scripted, stored
+from .conftest import (
+    EMULATOR,
+    HOSTILE_TEXTS,
+    Project,
+    at,
+    duckdb_only,
+    event_types,
+    events,
+    hostile,
+    on_both_targets,
+    prepared,
+    run_scripted,
+    stored,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -21,32 +35,36 @@ CANARY = "canary-content-90c1"
 
 
 @pytest.fixture
-def core(warehouse: Warehouse, project: Project) -> Warehouse:
+def core(project: Project) -> Warehouse:
     """A warehouse in which the views are built, its event log empty."""
-    assert project.run_dbt("run", *CORE).success
-    warehouse.execute("delete from events.event_log")
-    return warehouse
+
+    def build(warehouse: Warehouse) -> None:
+        transform.bootstrap(warehouse)
+        assert project.run_dbt("run", *CORE).success
+        warehouse.execute("delete from events.event_log where true")
+
+    return prepared(project, "core", build)
 
 
 def land(warehouse: Warehouse, payload: str | None, external_id: str = "a") -> None:
     """A complete load of one object, past the gate that a source would have to pass."""
     warehouse.execute(
-        "insert into events_staging.landed_objects by name select"
-        " 'acme:acct1:widget:' || ? as idem_key, 'acme' as source_system, 'acct1' as"
-        " connection_name, 'widget' as object_type, ? as external_id, ? as payload, 'h' as"
-        " payload_hash, now() as observed_at, false as is_deleted, 'r' as correlation_id,"
-        " 'l1' as _dlt_load_id",
-        (external_id, external_id, payload),
+        "insert into events_staging.landed_objects (idem_key, source_system, connection_name,"
+        " object_type, external_id, payload, payload_hash, observed_at, is_deleted,"
+        " correlation_id, _dlt_load_id) values (?, 'acme', 'acct1', 'widget', ?, ?, 'h',"
+        " current_timestamp, false, 'r', 'l1')",
+        (f"acme:acct1:widget:{external_id}", external_id, payload),
     )
     warehouse.execute(
         "insert into events_staging._dlt_loads (load_id, status, inserted_at)"
-        " values ('l1', 0, now())"
+        " values ('l1', 0, current_timestamp)"
     )
 
 
-def test_a_build_of_an_empty_warehouse_is_a_job(project: Project) -> None:
-    assert project.run_dbt("build").success
-    warehouse = project.open_warehouse()
+@on_both_targets
+def test_a_build_of_an_empty_warehouse_is_a_job(empty_project: Project) -> None:
+    assert empty_project.run_dbt("build").success
+    warehouse = empty_project.open_warehouse()
     started, completed = events(warehouse)
     assert (started["event_type"], completed["event_type"]) == ("job.started", "job.completed")
     assert started["correlation_id"] == completed["correlation_id"]
@@ -63,6 +81,7 @@ def test_a_build_of_an_empty_warehouse_is_a_job(project: Project) -> None:
     assert 0 < completed["payload"]["duration_seconds"] < 300
 
 
+@on_both_targets
 def test_every_build_logs_its_own_start_and_end(core: Warehouse, project: Project) -> None:
     """The hooks once wrote the start in a transaction that dbt rolled back."""
     for _ in range(2):
@@ -71,6 +90,7 @@ def test_every_build_logs_its_own_start_and_end(core: Warehouse, project: Projec
     assert len({event["correlation_id"] for event in events(core)}) == 2
 
 
+@on_both_targets
 def test_counts_are_those_of_the_merge(core: Warehouse, project: Project) -> None:
     land(core, '{"id": "a"}')
     assert project.run_dbt("run", *CORE).success
@@ -86,6 +106,7 @@ def test_the_selection_is_recorded(core: Warehouse, project: Project) -> None:
     assert parameters["full_refresh"] is True
 
 
+@on_both_targets
 def test_a_failing_model_is_a_failed_job_without_the_value(
     core: Warehouse, project: Project
 ) -> None:
@@ -101,13 +122,14 @@ def test_a_failing_model_is_a_failed_job_without_the_value(
     assert CANARY not in json.dumps(events(core), default=str)
 
 
+@on_both_targets
 def test_a_failing_test_is_a_failed_check(core: Warehouse, project: Project) -> None:
     assert project.run_dbt("seed").success
-    core.execute("delete from events.event_log")
+    core.execute("delete from events.event_log where true")
     core.execute(
         "insert into events.event_log (event_id, event_type, source_system, idem_key,"
-        " correlation_id, created_at, status) values ('e', 'job.surprise', 'acme', ?, 'r', now(),"
-        " 'ok')",
+        " correlation_id, created_at, status) values ('e', 'job.surprise', 'acme', ?, 'r',"
+        " current_timestamp, 'ok')",
         (CANARY,),
     )
     assert not project.run_dbt("build", "--select", "assert_idem_keys").success
@@ -120,13 +142,14 @@ def test_a_failing_test_is_a_failed_check(core: Warehouse, project: Project) -> 
     assert CANARY not in json.dumps([failed["error_message"], failed["payload"]])
 
 
+@on_both_targets
 def test_a_retry_is_a_job_of_its_own(
     core: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DBT_WRITE_JSON", "true")  # dbt retry reads run_results.json
     land(core, "{broken")
     assert not project.run_dbt("run", *CORE).success
-    core.execute("update events_staging.landed_objects set payload = '{}'")
+    core.execute("update events_staging.landed_objects set payload = '{}' where true")
     assert project.run_dbt("retry").success
     assert event_types(core) == ["job.started", "job.failed", "job.started", "job.completed"]
     last = events(core)[-1]
@@ -164,6 +187,7 @@ def test_what_changes_nothing_creates_no_table(project: Project, command: str) -
     assert "raw_objects" not in tables
 
 
+@on_both_targets
 def test_hooks_stay_silent_inside_a_wrapped_job(
     core: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +206,7 @@ def test_the_trace_id_of_the_caller_is_logged(
     assert {event["trace_id"] for event in events(core)} == {TRACE_ID}
 
 
+@on_both_targets
 @pytest.mark.parametrize(
     "value",
     ["00-{{ 1/0 }}-b-c", "00-'); drop table events.event_log; ---c-d", '00-"\\-x-y', "00-é🦆-x-y"],
@@ -199,16 +224,29 @@ def test_a_hostile_traceparent_is_harmless(
     assert trace_id is None or trace_id in value
 
 
+# The emulator writes a MERGE's expressions out anew; then a raw string's \u escapes are read.
+MISREAD_IN_A_MERGE = (HOSTILE_TEXTS["emoji"], HOSTILE_TEXTS["control characters"])
+
+
+@on_both_targets
 @hostile
 def test_a_hostile_correlation_id_is_stored_literally(
-    core: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch, text: str
+    core: Warehouse,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    target_type: str,
+    text: str,
 ) -> None:
+    if target_type == EMULATOR and text in MISREAD_IN_A_MERGE:
+        request.applymarker(pytest.mark.xfail(strict=True, reason="the emulator's own defect"))
     monkeypatch.setenv("LANDFALL_CORRELATION_ID", text)
     land(core, '{"id": "a"}')
     assert project.run_dbt("run", *CORE).success
     assert stored(core)["a"]["merged_by"] == text
 
 
+@duckdb_only("a view that fails as it is planned")
 @pytest.mark.parametrize(
     "text", ["it''s {{ 1 / 0 }}", "back\\slash \U0001f986 \u2028", "a); drop table x; --"]
 )
@@ -222,6 +260,7 @@ def test_a_hostile_error_message_is_harmless(core: Warehouse, project: Project, 
     assert "raw_objects" in events(core)[-1]["error_message"]
 
 
+@on_both_targets
 def test_raw_objects_survives_a_full_refresh(core: Warehouse, project: Project) -> None:
     land(core, '{"id": "a"}')
     assert project.run_dbt("run", *CORE).success
@@ -231,6 +270,7 @@ def test_raw_objects_survives_a_full_refresh(core: Warehouse, project: Project) 
     assert event_types(core)[-2:] == ["job.started", "job.completed"]
 
 
+@on_both_targets
 def test_the_first_plain_build_merges_what_a_wrapper_landed(
     warehouse: Warehouse, project: Project, core_build: None
 ) -> None:
@@ -240,6 +280,7 @@ def test_the_first_plain_build_merges_what_a_wrapper_landed(
     assert stored(warehouse)["a"] == first
 
 
+@on_both_targets
 def test_a_start_that_cannot_be_logged_stops_the_models(core: Warehouse, project: Project) -> None:
     land(core, '{"id": "a"}')
     core.execute("drop table events.event_log")

@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,60 @@ import duckdb
 import pytest
 
 from loaders.config import PROJECT_DIR
-from tests.chaos.cases import SAMPLE, Case, parse_case
+from tests.chaos.cases import EMULATOR_SAMPLE, SAMPLE, Case, parse_case
 from tests.chaos.harness import MAILBOX, OUTCOME, read_evidence
 from tests.chaos.invariants import Evidence, violations
 from tests.chaos.snapshots import WAREHOUSE
+from tests.peers.emulator import Emulator
+from tests.peers.gate import Gate
 
-# The kills take 175 s of CPU time, two at a time; pytest counts them to the first test.
+from .conftest import DUCKDB, EMULATOR
+
+# The kills take 175 s of CPU time, two at a time, and on the emulator as long again; pytest
+# counts them to the first test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PLANTED_IN = parse_case("merge.after")
 """The case whose evidence the planted faults go into: its victim has merged everything."""
+SAMPLES = {DUCKDB: SAMPLE, EMULATOR: EMULATOR_SAMPLE}
+KILLS = [
+    pytest.param(target, case, id=f"{target}-{case.name}")
+    for target, cases in SAMPLES.items()
+    for case in cases
+]
 
 
 @pytest.fixture(scope="module")
-def evidence_dir(
+def evidence_of(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    """What the selected cases left behind; they run once, for all tests together."""
-    selected: set[object] = {PLANTED_IN} | {
-        item.callspec.params["case"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and item.originalname == test_killed_run_is_made_good_by_the_next.__name__
-    }
-    directory = tmp_path_factory.mktemp("kills")
-    cases = [f"--case={case.name}" for case in SAMPLE if case in selected]
+) -> Iterator[Callable[[str], Path]]:
+    """What the selected cases left behind on a target; they run once, for all tests together."""
+    kept: dict[str, Path] = {}
+
+    def run_once(target: str) -> Path:
+        if target not in kept:
+            kept[target] = tmp_path_factory.mktemp(f"kills-{target}")
+            run_cases(request, target, kept[target])
+        return kept[target]
+
+    yield run_once
+    for directory in kept.values():
+        shutil.rmtree(directory)
+
+
+def run_cases(request: pytest.FixtureRequest, target: str, directory: Path) -> None:
+    """Run the harness; GoogleSQL's analyzer must accept what it sends to the emulator."""
+    options = [f"--directory={directory}"]
+    if target == EMULATOR:
+        emulator: Emulator = request.getfixturevalue("emulator")
+        gate: Gate = request.getfixturevalue("gate")
+        options.append(f"--emulator={emulator.url}")
+    selected = selected_cases(request.session, target)
     harness = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", "--jobs=2", f"--directory={directory}", *cases],
+        [
+            *(sys.executable, "-m", "tests.chaos", "--jobs=2", *options),
+            *(f"--case={case.name}" for case in SAMPLES[target] if case in selected),
+        ],
         cwd=PROJECT_DIR,
         capture_output=True,
         text=True,
@@ -53,13 +80,27 @@ def evidence_dir(
     )
     print(harness.stdout, harness.stderr)
     assert (directory / MAILBOX).exists(), harness.stderr
-    yield directory
-    shutil.rmtree(directory)
+    if target == EMULATOR:
+        refused = gate.refused()
+        assert not refused
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in SAMPLE])
-def test_killed_run_is_made_good_by_the_next(case: Case, evidence_dir: Path) -> None:
-    outcome = read_outcome(evidence_dir, case)
+def selected_cases(session: pytest.Session, target: str) -> set[object]:
+    """The cases of the tests that are selected on a target."""
+    return {PLANTED_IN} | {
+        item.callspec.params["case"]
+        for item in session.items
+        if isinstance(item, pytest.Function)
+        and item.originalname == test_killed_run_is_made_good_by_the_next.__name__
+        and item.callspec.params["target"] == target
+    }
+
+
+@pytest.mark.parametrize(("target", "case"), KILLS)
+def test_killed_run_is_made_good_by_the_next(
+    target: str, case: Case, evidence_of: Callable[[str], Path]
+) -> None:
+    outcome = read_outcome(evidence_of(target), case)
 
     assert outcome["violations"] == []
 
@@ -149,8 +190,13 @@ def test_killed_run_is_made_good_by_the_next(case: Case, evidence_dir: Path) -> 
     ],
 )
 def test_planted_fault_is_reported_and_nothing_else(
-    stages: tuple[str, ...], statement: str, expected: str, evidence_dir: Path, tmp_path: Path
+    stages: tuple[str, ...],
+    statement: str,
+    expected: str,
+    evidence_of: Callable[[str], Path],
+    tmp_path: Path,
 ) -> None:
+    evidence_dir = evidence_of(DUCKDB)
     evidence = read_case(evidence_dir, evidence_dir)
     listed = len(evidence.mailbox)
     values = {"message": min(evidence.mailbox), "victim": evidence.killed.events[0].correlation_id}

@@ -27,8 +27,10 @@ from .conftest import (
     assert_accounted,
     at,
     count,
+    duckdb_only,
     event_types,
     events,
+    on_both_targets,
     run_scripted,
     stored,
 )
@@ -85,6 +87,7 @@ def failing_load(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch
         yield patched
 
 
+@on_both_targets
 def test_objects_are_stored_under_their_keys(warehouse: Warehouse) -> None:
     objects = widgets(3, name="naïve 🦆", nested={"list": [1, 2.5, None, True]})
     result = upsert(warehouse, objects)
@@ -98,6 +101,7 @@ def test_objects_are_stored_under_their_keys(warehouse: Warehouse) -> None:
     assert_accounted(events(warehouse)[1]["payload"])
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_a_second_upsert_tells_changed_from_unchanged(warehouse: Warehouse) -> None:
     upsert(warehouse, widgets(3))
@@ -111,6 +115,7 @@ def test_a_second_upsert_tells_changed_from_unchanged(warehouse: Warehouse) -> N
     assert json.loads(stored(warehouse)["w2"]["payload"]) == {"id": "w2", "size": "other"}
 
 
+@on_both_targets
 def test_volatile_keys_and_created_at_are_honoured(warehouse: Warehouse) -> None:
     moment = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
     for url in ("https://example.test/1", "https://example.test/2"):
@@ -128,6 +133,7 @@ def test_volatile_keys_and_created_at_are_honoured(warehouse: Warehouse) -> None
     assert rows == [(2, 1, moment, moment)]
 
 
+@on_both_targets
 def test_a_generator_is_read_no_further_ahead_than_a_batch(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +187,7 @@ def test_a_package_holds_batch_size_objects(
     assert (loads(warehouse), queued(warehouse)) == (packages, number)
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_a_job_over_many_packages_merges_once_and_writes_three_events(
     warehouse: Warehouse,
@@ -192,6 +199,7 @@ def test_a_job_over_many_packages_merges_once_and_writes_three_events(
     assert len(events(warehouse)) == 3
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_nothing_to_upsert_is_a_completed_job(warehouse: Warehouse) -> None:
     result = upsert(warehouse, iter(()))
@@ -221,6 +229,7 @@ def test_a_missing_argument_is_named_and_nothing_is_written(
     assert queued(warehouse) == 0
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_a_failed_load_is_a_failed_job_and_a_rerun_repairs_it(
     warehouse: Warehouse, failing_load: pytest.MonkeyPatch
@@ -239,6 +248,7 @@ def test_a_failed_load_is_a_failed_job_and_a_rerun_repairs_it(
     assert len(stored(warehouse)) == 3
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_a_load_that_fails_midway_keeps_the_packages_before_it(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
@@ -261,6 +271,7 @@ def test_a_load_that_fails_midway_keeps_the_packages_before_it(
     assert queued(warehouse) == 0
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_no_payload_is_left_on_disk(warehouse: Warehouse, project: Project) -> None:
     upsert(warehouse, widgets(5, note=CANARY), batch_size=2)
@@ -271,6 +282,7 @@ def test_no_payload_is_left_on_disk(warehouse: Warehouse, project: Project) -> N
     assert not loader._open_pipeline().has_pending_data
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_landing_without_a_merge_waits_for_the_next_one(warehouse: Warehouse) -> None:
     result = upsert(warehouse, widgets(2), merge=False)
@@ -318,6 +330,7 @@ def test_what_cannot_be_stored_is_a_dead_letter_with_a_reason(
     assert (object_type, attempts) == ("widget", 1)
 
 
+@on_both_targets
 def test_a_job_with_dead_letters_stores_the_rest_and_fails(warehouse: Warehouse) -> None:
     objects = [*widgets(2), {"size": CANARY}, {"id": "w8", "size": float("nan")}, {"id": "w9"}]
     with pytest.raises(DeadLettered, match=r"2 object\(s\)"):
@@ -342,6 +355,7 @@ def test_a_key_of_another_connection_is_refused(warehouse: Warehouse) -> None:
     assert queued(warehouse) == 0
 
 
+@on_both_targets
 def test_an_error_of_the_iterable_fails_the_job(warehouse: Warehouse) -> None:
     def objects() -> Iterator[dict[str, Any]]:
         yield {"id": "w0"}
@@ -367,6 +381,7 @@ def test_a_callers_own_job_shares_its_correlation_id(warehouse: Warehouse) -> No
     assert transform.merge_counts(warehouse, job.correlation_id)["inserted"] == 2
 
 
+@duckdb_only("the table has a constraint")
 @pytest.mark.slow
 def test_what_the_warehouse_refuses_is_found_by_halves(
     warehouse: Warehouse, project: Project
@@ -393,6 +408,7 @@ def test_what_the_warehouse_refuses_is_found_by_halves(
     assert files_with(project.state_dir, CANARY) == []
 
 
+@duckdb_only("the table has a constraint")
 @pytest.mark.slow
 def test_a_warehouse_that_refuses_everything_sets_nothing_aside(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
@@ -424,6 +440,7 @@ def refuse_where(warehouse: Warehouse, condition: str) -> None:
     warehouse.execute(ddl.replace("CREATE TABLE ", "create table "))
 
 
+@on_both_targets
 @pytest.mark.slow
 def test_a_merge_that_fails_leaves_the_objects_for_the_next_one(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
@@ -441,6 +458,7 @@ def test_a_merge_that_fails_leaves_the_objects_for_the_next_one(
     assert result.counts["inserted"] == 2
 
 
+@duckdb_only("the table has a constraint")
 @pytest.mark.slow
 def test_a_refused_package_does_not_list_its_dead_letters_twice(
     warehouse: Warehouse,
