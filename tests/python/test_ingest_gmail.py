@@ -156,7 +156,6 @@ def test_a_second_run_fetches_nothing(warehouse: Warehouse, sandbox: Sandbox) ->
     assert_ended(run, warehouse, ENDED_WELL)
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_since_and_until_bound_what_is_fetched_and_leave_the_cursor_alone(
     warehouse: Warehouse, sandbox: Sandbox

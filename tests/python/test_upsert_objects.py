@@ -199,7 +199,6 @@ def test_a_job_over_many_packages_merges_once_and_writes_three_events(
     assert len(events(warehouse)) == 3
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_nothing_to_upsert_is_a_completed_job(warehouse: Warehouse) -> None:
     result = upsert(warehouse, iter(()))
@@ -282,7 +281,6 @@ def test_no_payload_is_left_on_disk(warehouse: Warehouse, project: Project) -> N
     assert not loader._open_pipeline().has_pending_data
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_landing_without_a_merge_waits_for_the_next_one(warehouse: Warehouse) -> None:
     result = upsert(warehouse, widgets(2), merge=False)
