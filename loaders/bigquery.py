@@ -8,6 +8,7 @@ import os
 import random
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
@@ -236,6 +237,8 @@ class BigQueryWarehouse(Warehouse):
     def client(self) -> bigquery.Client:
         """Google's client for this project, with dbt's credentials, made on first use."""
         if self._client is None:
+            # dlt would read faster through it, but what it reads here is a handful of rows.
+            warnings.filterwarnings("ignore", message="Cannot create BigQuery Storage client")
             self._use_endpoint()
             endpoint = self.target.settings.get("api_endpoint")
             self._client = bigquery.Client(
