@@ -5,10 +5,13 @@ Run as `python -m tests.peers.install`; it does nothing for what is there alread
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parents[2] / ".peers"
@@ -36,10 +39,20 @@ ANALYZER_NODE_PACKAGE = "@fivetrandevelopers/zetasql@1.13.0"
 ANALYZER_PACKAGES = ("zetasql==0.1.5", "grpcio==1.85.1", "protobuf==7.36.2")
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process install at a time: the workers of a test run all want the same peers."""
+    PEERS.mkdir(exist_ok=True)
+    with (PEERS / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class PeerUnavailable(Exception):
     """A peer needs something that this machine lacks; the message says what."""
 
 
+@_alone()
 def emulator_python() -> Path:
     """Interpreter of the BigQuery emulator's environment, installed when missing.
 
@@ -57,6 +70,7 @@ def emulator_python() -> Path:
     return python
 
 
+@_alone()
 def analyzer_python() -> Path:
     """Interpreter with the classes that speak to GoogleSQL's analyzer."""
     environment = PEERS / "analyzer"
@@ -68,6 +82,7 @@ def analyzer_python() -> Path:
     return python
 
 
+@_alone()
 def analyzer_server() -> Path:
     """GoogleSQL's analyzer as a program. Raises PeerUnavailable without npm."""
     folder = PEERS / "analyzer-server"
