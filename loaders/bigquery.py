@@ -44,7 +44,10 @@ _TRANSIENT_WORDS = (
 # What to do, by what BigQuery says; BigQuery docs, "Error messages". The first that fits.
 _NEXT_STEPS = (
     (r"bytes billed", "raise maximum_bytes_billed in profiles.yml, or see why it reads so much"),
-    (r"not found in location", "set the dbt target's location to that of the datasets"),
+    (
+        r"Not found: Dataset .*not found in location",
+        "set the dbt target's location to that of the datasets",
+    ),
     (r"Not found: Project|project .*(not found|does not exist)", "correct the target's project"),
     (
         r"Access Denied|accessDenied|does not have .*permission|^Forbidden",

@@ -21,7 +21,7 @@ from loaders import crashpoints, transform
 from loaders.comparison import Comparison, compare, matched, sorted_rows
 from loaders.config import PACKAGE_NAME, Target, state_dir
 from loaders.copied_tables import TABLES, CopiedTable
-from loaders.errors import CheckFailed, ConfigError, LandingError, UsageError
+from loaders.errors import CheckFailed, ConfigError, LandingError, UsageError, WarehouseBusy
 from loaders.job import Job
 from loaders.landing_tables import Row, arrow_table
 from loaders.packages import drop_pending, load_package, open_pipeline, reason_of
@@ -82,8 +82,9 @@ class WarehouseCopy:
     def run(self) -> None:
         """Copy what the target lacks, compare, log; what a killed copy has brought is kept.
 
-        Raises UsageError when the source is not at rest, CheckFailed when the target holds
-        something else under a source's key, LandingError, WarehouseError.
+        Raises UsageError when the source has a queue, WarehouseBusy when a run is open on
+        either side, CheckFailed when the target holds something else under a source's key,
+        LandingError, WarehouseError.
         """
         self.job.start()
         try:
@@ -297,7 +298,7 @@ def _check_no_open_run(warehouse: Warehouse, into: str, own: str | None) -> None
         if run.correlation_id != own and not run.is_orphaned(now)
     ]
     if running:
-        raise UsageError(_running(running[0], warehouse.target.name, into))
+        raise WarehouseBusy(_running(running[0], warehouse.target.name, into))
 
 
 def _running(run: OpenRun, target: str, into: str) -> str:

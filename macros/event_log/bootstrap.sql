@@ -41,7 +41,10 @@
         {%- set relation = api.Relation.create(
             database=node.database, schema=node.schema, identifier=node.identifier or node.alias
         ) -%}
-        {%- do statements.append(create_schema_sql(relation)) -%}
+        {#- even IF NOT EXISTS takes BigQuery's permission to make datasets -#}
+        {%- if not adapter.check_schema_exists(relation.database, relation.schema) -%}
+            {%- do statements.append(create_schema_sql(relation)) -%}
+        {%- endif -%}
         {%- do statements.append(create_table_sql(relation, node)) -%}
         {%- set present = column_names(relation) -%}
         {%- for column in node.columns.values() if present and column.name not in present -%}

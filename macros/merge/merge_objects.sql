@@ -104,6 +104,7 @@ when matched
     then update set {{ history }};
 
 -- two threads would each fill a row group of their own, and copy it into one at the end
+set variable threads_before = current_setting('threads');
 set threads = 1;
 
 insert into {{ target }} ({{ columns | join(', ') }}, payload, merged_by, last_action)
@@ -118,7 +119,7 @@ from {{ source('landing', 'landed_objects') }} as landed
 right join (select * from merge_decisions where brings_payload) as seen
     on landed.rowid = seen.content_row;
 
-reset threads
+set threads = getvariable('threads_before')
 {%- endmacro %}
 
 {# BigQuery bills an UPDATE for every column of each partition it may touch, and a payload is

@@ -94,8 +94,8 @@ class _Bench:
 
     def new(self) -> Sequence[int]:
         """Numbers of objects that are not stored: they came in this month."""
-        self._batches += 1
-        return range(10**9 * self._batches, 10**9 * self._batches + BATCH)
+        first = 10**9 * (self._batches + 1)
+        return range(first, first + BATCH)
 
     def spread(self) -> Sequence[int]:
         """Numbers of stored objects, from all months."""
@@ -133,6 +133,7 @@ class _Bench:
         return found
 
     def _land(self, numbers: Sequence[int]) -> None:
+        self._batches += 1
         load, landed = f"load{self._batches}", self._warehouse.staging_table("landed_objects")
         step = numbers[1] - numbers[0]
         self._warehouse.execute(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from loaders.config import PROJECT_DIR, load_target
+from loaders.bigquery import BigQueryWarehouse
+from loaders.config import PROJECT_DIR
 from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse, open_warehouse
-from tests.peers.emulator import Emulator
+from loaders.warehouse import Warehouse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -32,24 +32,11 @@ def start(connection: str, environment: dict[str, str]) -> subprocess.Popen[str]
     )
 
 
-@pytest.fixture
-def environment(
-    emulator: Emulator, peer_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, str]:
-    """Two mailboxes, and datasets that nobody has made yet."""
-    own = {
-        "DBT_PROFILES_DIR": str(peer_project),
-        "DLT_PROJECT_DIR": str(peer_project),
-        "LANDFALL_STATE_DIR": str(tmp_path / "state"),
-        "LANDFALL_EMULATOR_URL": emulator.url,
-        "LANDFALL_BIGQUERY_DATASET": "concurrent",
-    }
-    for name, value in own.items():
-        monkeypatch.setenv(name, value)
-    return {**os.environ, **own}
-
-
-def test_two_first_jobs_at_once_both_end_well(environment: dict[str, str]) -> None:
+def test_two_first_jobs_at_once_both_end_well(
+    own_datasets: Callable[[str], BigQueryWarehouse],
+) -> None:
+    warehouse = own_datasets("concurrent")
+    environment = {**os.environ}
     with Sandbox(size=SIZE, seed=1) as first, Sandbox(size=SIZE, seed=2) as second:
         for connection, sandbox in zip(CONNECTIONS, (first, second), strict=True):
             prefix = f"SOURCES__GMAIL__{connection.upper()}__"
@@ -64,9 +51,8 @@ def test_two_first_jobs_at_once_both_end_well(environment: dict[str, str]) -> No
             outputs = [process.communicate(timeout=300)[0] for process in processes]
             assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
             # A MERGE takes in what all complete loads hold, its own and the other job's.
-            brought = inserted(open_warehouse(load_target("emulator")))
+            brought = inserted(warehouse)
             assert sum(brought) == sum(expected.values())
-    warehouse = open_warehouse(load_target("emulator"))
     rows = warehouse.execute(
         "select connection_name, count(*), count(distinct idem_key)"
         f" from {warehouse.table('raw_objects')} group by connection_name order by connection_name"

@@ -1,8 +1,9 @@
-"""Every kind of credentials that the dbt target may have serves dbt, dlt and the job log."""
+"""Whoever the dbt target says runs, for dbt, dlt and the job log; and with the least rights."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from loaders import transform
+from loaders.bigquery import BigQueryWarehouse
 from loaders.config import load_target
 from loaders.idem_keys import stripe_idem_key
 from loaders.upsert import upsert_objects
@@ -39,22 +42,34 @@ def write_key(path: Path, emulator: Emulator) -> Path:
     return path
 
 
-def test_a_service_accounts_key_file_lands_and_merges(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_datasets_that_are_there_are_not_made_again(
+    emulator: Emulator, own_datasets: Callable[[str], BigQueryWarehouse]
 ) -> None:
+    """To make one takes a permission on the project, even when it is there."""
+    warehouse = own_datasets("made_before")
+    for dataset in ("made_before", "made_before_staging"):
+        warehouse.execute(f"create schema {dataset}")
+    position = emulator.jobs_since(0)[1]
+    transform.bootstrap(warehouse)
+    sent = [job["query"]["query"].lower() for job in emulator.jobs_since(position)[0]]
+    assert any("create table" in each for each in sent)
+    assert not any("create schema" in each for each in sent)
+
+
+def test_a_service_accounts_key_file_lands_and_merges(
+    emulator: Emulator,
+    own_datasets: Callable[[str], BigQueryWarehouse],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own_datasets("key_file")
     profile = yaml.safe_load(Path("profiles.example.yml").read_text())
     settings = profile["landfall"]["outputs"]["emulator"]
     settings.pop("token")
     keyfile = str(write_key(tmp_path / "key.json", emulator))
     settings.update(method="service-account", keyfile=keyfile)
     (tmp_path / "profiles.yml").write_text(yaml.safe_dump(profile))
-    for name, value in (
-        ("DBT_PROFILES_DIR", str(tmp_path)),
-        ("LANDFALL_STATE_DIR", str(tmp_path / "state")),
-        ("LANDFALL_EMULATOR_URL", emulator.url),
-        ("LANDFALL_BIGQUERY_DATASET", "key_file"),
-    ):
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(tmp_path))
     result = upsert_objects(
         [{"id": "ch_1", "amount": 1200}],
         source_system="stripe",

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from loaders.bigquery import BigQueryWarehouse
-from loaders.config import load_target
 from loaders.errors import WarehouseError
-from tests.peers.emulator import Emulator
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def warehouse(
-    emulator: Emulator, peer_project: Path, monkeypatch: pytest.MonkeyPatch
-) -> BigQueryWarehouse:
+def warehouse(own_datasets: Callable[[str], BigQueryWarehouse]) -> BigQueryWarehouse:
     """A dataset that holds an event log of the columns that these events have."""
-    monkeypatch.setenv("DBT_PROFILES_DIR", str(peer_project))
-    monkeypatch.setenv("LANDFALL_EMULATOR_URL", emulator.url)
-    monkeypatch.setenv("LANDFALL_BIGQUERY_DATASET", "event_jobs")
-    warehouse = BigQueryWarehouse(load_target("emulator"))
+    warehouse = own_datasets("event_jobs")
     warehouse.execute("create schema if not exists event_jobs")
     create_event_log(warehouse)
     return warehouse

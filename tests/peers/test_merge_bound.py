@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from loaders.config import load_target
+from loaders.bigquery import BigQueryWarehouse
 from loaders.idem_keys import stripe_idem_key
 from loaders.upsert import UpsertResult, upsert_objects
-from loaders.warehouse import Warehouse, open_warehouse
+from loaders.warehouse import Warehouse
 from tests.peers.emulator import Emulator
 
 pytestmark = pytest.mark.slow
@@ -52,16 +51,9 @@ def queued(warehouse: Warehouse) -> int:
 
 
 def test_an_object_that_moved_since_the_months_were_looked_up_stays_queued(
-    emulator: Emulator, peer_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, own_datasets: Callable[[str], BigQueryWarehouse]
 ) -> None:
-    for name, value in (
-        ("DBT_PROFILES_DIR", str(peer_project)),
-        ("LANDFALL_STATE_DIR", str(tmp_path / "state")),
-        ("LANDFALL_EMULATOR_URL", emulator.url),
-        ("LANDFALL_BIGQUERY_DATASET", "bounded"),
-    ):
-        monkeypatch.setenv(name, value)
-    warehouse = open_warehouse(load_target("emulator"))
+    warehouse = own_datasets("bounded")
     upsert(warehouse, amount=1, month=3)
     [merge] = [
         job["query"]["query"]

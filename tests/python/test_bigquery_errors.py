@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loaders.bigquery import BigQueryWarehouse
+from loaders.bigquery import BigQueryWarehouse, with_next_step
 from loaders.config import load_target
 from loaders.errors import WarehouseError
 
@@ -46,7 +46,7 @@ REFUSALS = {
     "wrong location": (
         404,
         "notFound",
-        "Not found: Job landfall-dev was not found in location EU",
+        "Not found: Dataset landfall-dev:events was not found in location EU",
         "target's location",
     ),
     "bytes billed": (
@@ -114,6 +114,12 @@ def test_a_refused_statement_says_what_to_do_and_is_not_repeated(
     assert step in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(paths) == 1
+
+
+def test_a_table_that_is_missing_says_nothing_of_the_location() -> None:
+    """BigQuery names the location whatever it does not find."""
+    message = "Not found: Table landfall-dev:events.event_log was not found in location EU"
+    assert with_next_step(message) == message
 
 
 @pytest.mark.slow

@@ -15,7 +15,14 @@ import yaml
 from loaders import cli, copying, crashpoints, packages
 from loaders.config import load_target
 from loaders.copying import WarehouseCopy
-from loaders.errors import CheckFailed, ConfigError, LandingError, UsageError, WarehouseError
+from loaders.errors import (
+    CheckFailed,
+    ConfigError,
+    LandingError,
+    UsageError,
+    WarehouseBusy,
+    WarehouseError,
+)
 from loaders.items import Deleted, Observed, Unfetched
 from loaders.job import Job
 from loaders.stored import dead_ids, stored_cursor
@@ -348,7 +355,7 @@ def test_an_open_run_on_either_side_is_refused(
     running = {"source": source, "target": target}[side]
     job = Job(running, job_name="j", source_system="acme", connection_name="acct1")
     job.start()
-    with pytest.raises(UsageError, match=f"being written by {job.correlation_id}"):
+    with pytest.raises(WarehouseBusy, match=f"being written by {job.correlation_id}"):
         copy_all(source, target)
     job.complete({})
     copy_all(source, target)
