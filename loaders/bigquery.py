@@ -40,6 +40,8 @@ _TRANSIENT_WORDS = (
     "jobRateLimitExceeded",
     "backendError",
     "Exceeded rate limits",
+    # two builds describe the same view at once
+    "Precondition check failed",
 )
 # What to do, by what BigQuery says; BigQuery docs, "Error messages". The first that fits.
 _NEXT_STEPS = (

@@ -89,15 +89,19 @@ def _build_once(
 def bootstrap(warehouse: Warehouse) -> None:
     """Create the tables and columns that the documented ones have and the warehouse lacks.
 
-    Raises TransformFailed when dbt cannot.
+    What fails while the tables change is tried again: two first jobs at once may trip
+    over each other. Raises TransformFailed when dbt cannot.
     """
-    present = warehouse.columns()
     documented = documented_columns()
-    if all(columns.keys() <= present.get(table, set()) for table, columns in documented.items()):
-        return
-    result = _until_settled(lambda: _bootstrap_once(warehouse.target))
-    if result.error:
-        raise result.error
+    present = warehouse.columns()
+    while any(columns.keys() - present.get(table, set()) for table, columns in documented.items()):
+        result = _until_settled(lambda: _bootstrap_once(warehouse.target))
+        if result.error is None:
+            return
+        time.sleep(random.uniform(0.5, 1.5))  # noqa: S311
+        before, present = present, warehouse.columns()
+        if present == before:
+            raise result.error
 
 
 def _bootstrap_once(target: Target) -> BuildResult:

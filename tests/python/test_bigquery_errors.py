@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loaders.bigquery import BigQueryWarehouse, with_next_step
+from loaders.bigquery import BigQueryWarehouse, is_transient_message, with_next_step
 from loaders.config import load_target
 from loaders.errors import WarehouseError
 
@@ -120,6 +120,19 @@ def test_a_table_that_is_missing_says_nothing_of_the_location() -> None:
     """BigQuery names the location whatever it does not find."""
     message = "Not found: Table landfall-dev:events.event_log was not found in location EU"
     assert with_next_step(message) == message
+
+
+@pytest.mark.parametrize(
+    ("message", "is_transient"),
+    [
+        ("Could not serialize access to table due to concurrent update", True),
+        ("412 PATCH http://host/tables/stg_landed_objects: Precondition check failed.", True),
+        ("Exceeded rate limits: too many table update operations for this table", True),
+        ("Syntax error: Unexpected identifier", False),
+    ],
+)
+def test_what_another_job_is_the_cause_of_may_be_repeated(message: str, is_transient: bool) -> None:
+    assert is_transient_message(message) is is_transient
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import yaml
 
 from loaders import transform
 from loaders.config import PROJECT_DIR
+from loaders.errors import TransformFailed
 from loaders.event_log import log_event
 from loaders.items import Observed
 from loaders.warehouse import Warehouse
@@ -166,3 +167,34 @@ def test_the_wrapper_makes_the_tables_before_anything_else(
     assert run.error is None
     tables = present(warehouse)
     assert {table: tables[table] for table in TABLES} == documented()
+
+
+def test_a_bootstrap_that_trips_over_another_goes_on(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trip_after(drops: list[str]) -> Any:
+        def once(target: Any) -> transform.BuildResult:
+            result = real_bootstrap(target)
+            if drops:
+                warehouse.execute(f"drop table {warehouse.staging_table(drops.pop())}")
+                return transform.BuildResult(error=TransformFailed("bootstrap: it is there"))
+            return result
+
+        return once
+
+    real_bootstrap = transform._bootstrap_once
+    for table in ("cursors", "dead_letters", "landed_objects"):
+        warehouse.execute(f"drop table {warehouse.staging_table(table)}")
+    monkeypatch.setattr(transform, "_bootstrap_once", trip_after(["cursors"]))
+    transform.bootstrap(warehouse)
+    assert warehouse.columns().keys() >= TABLES
+
+
+def test_a_bootstrap_that_fails_and_changes_nothing_says_so(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse.execute(f"drop table {warehouse.staging_table('cursors')}")
+    failure = transform.BuildResult(error=TransformFailed("bootstrap: not allowed"))
+    monkeypatch.setattr(transform, "_bootstrap_once", lambda target: failure)
+    with pytest.raises(TransformFailed, match="not allowed"):
+        transform.bootstrap(warehouse)
