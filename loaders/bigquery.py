@@ -112,6 +112,10 @@ class BigQueryWarehouse(Warehouse):
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
             raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
 
+    def json_member(self, json: str, path: str) -> str:
+        """SQL of the JSON value at a path, of JSON in a text column its text."""
+        return f"json_query({json}, '{path}')"
+
     def json_as_text(self, json: str) -> str:
         """SQL of a JSON value written as text."""
         return f"to_json_string({json})"

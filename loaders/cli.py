@@ -247,6 +247,7 @@ def _gmail_source(
     from google.oauth2.credentials import Credentials
 
     from loaders.sandbox import Sandbox
+    from loaders.sources.gmail.config import SANDBOX_UNITS_PER_MINUTE
 
     print(
         "connection: sandbox, a local server with generated mail, because no mailbox is configured"
@@ -257,7 +258,11 @@ def _gmail_source(
     state.parent.mkdir(parents=True, exist_ok=True)
     with Sandbox(size=sandbox_size, state=state) as sandbox:
         config = GmailConfig.from_connection(connection)
-        config = dataclasses.replace(config, api_base_url=sandbox.base_url)
+        config = dataclasses.replace(
+            config,
+            api_base_url=sandbox.base_url,
+            units_per_minute=config.units_per_minute or SANDBOX_UNITS_PER_MINUTE,
+        )
         yield lambda: GmailSource(SANDBOX, Credentials(token="sandbox"), config)  # noqa: S106
 
 

@@ -26,7 +26,7 @@ from loaders.items import (
 from loaders.job import Job, job_name_for
 from loaders.landing import Landing
 from loaders.progress import NullProgress, Progress
-from loaders.stored import dead_ids, held_ids, newest_observation, stored_cursor
+from loaders.stored import Stored
 from loaders.warehouse import Warehouse
 
 HARD_TIMEOUT_MARGIN = 900.0
@@ -37,6 +37,12 @@ class DeadLettered(LandfallError):
     """Objects of this run lie among the dead letters; everything else is stored."""
 
 
+class FetchIncomplete(LandfallError):
+    """The source failed on objects that the next run tries again; everything else is stored."""
+
+    retryable = True
+
+
 @dataclasses.dataclass(frozen=True)
 class IngestOptions:
     """What bounds and shapes one run."""
@@ -44,6 +50,8 @@ class IngestOptions:
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     full_resync: bool = False
+    retry: bool = False
+    """Read the dead letters again, and nothing else."""
     batch_size: int | None = None
     max_duration: float = 3000.0
     max_objects: int | None = None
@@ -179,9 +187,12 @@ class Ingestion:
             "chunks": counts.chunks,
             "mode": request.mode,
             "has_more": request.has_more,
+            "deferred": request.deferred,
+            "unfetched": request.unfetched,
             "date_filter": self._options.date_filter(),
             "objects": counts.objects,
             "duration_seconds": round(time.monotonic() - began, 3),
+            **request.details,
         }
 
     def _take(self, item: Item, landing: Landing, tally: Tally) -> None:
@@ -198,10 +209,10 @@ class Ingestion:
                 landing.delete(item)
             case Gone():
                 tally.gone += 1
-            case Unfetched(object_type, external_id, reason):
-                landing.set_aside(object_type, external_id, reason)
+            case Unfetched(object_type, external_id, reason, attempts):
+                landing.set_aside(object_type, external_id, reason, attempts=attempts)
             case Cursor():
-                landing.flush(item)
+                landing.advance(item)
                 return
         self._progress.advance()
 
@@ -231,6 +242,12 @@ class Ingestion:
                     " be stored and lie among the dead letters, all others are stored;"
                     " see run.py dead-letters"
                 )
+            if telemetry["unfetched"]:
+                raise FetchIncomplete(
+                    f"{self.job.source_system}: {telemetry['unfetched']} object(s) could not be"
+                    " fetched, all others are stored; the next run tries them again and sets"
+                    " aside what fails once more"
+                )
             self.job.step = "end"
             self.job.complete({**counts, "tests": result.tests, "merge": result.merge})
             self.summary.duration_seconds = self.job.duration_seconds
@@ -249,19 +266,23 @@ class Ingestion:
         )
 
     def _request(self, usage: Usage, began: float, dry_run: bool) -> FetchRequest:
-        of_connection = (self._warehouse, self.job.source_system, self.job.connection_name or "")
-        is_empty = dry_run and not self._warehouse.is_bootstrapped()
+        stored = Stored(
+            self._warehouse,
+            self.job.source_system,
+            self.job.connection_name or "",
+            is_empty=dry_run and not self._warehouse.is_bootstrapped(),
+        )
         options = self._options
         return FetchRequest(
-            clock=ObservationClock(None if is_empty else newest_observation(*of_connection)),
+            clock=ObservationClock(stored.newest_observation()),
             usage=usage,
-            held=lambda object_type: set() if is_empty else held_ids(*of_connection, object_type),
-            dead=lambda object_type: set() if is_empty else dead_ids(*of_connection, object_type),
-            cursor=lambda stream: None if is_empty else stored_cursor(*of_connection, stream),
+            stored=stored,
+            say=self._progress.note,
             cancelled=self.job.cancelled,
             must_stop=lambda: time.monotonic() - began > options.max_duration,
             max_objects=options.max_objects,
             since=options.since,
             until=options.until,
             full_resync=options.full_resync,
+            retry=options.retry,
         )

@@ -6,7 +6,10 @@ import dataclasses
 import datetime as dt
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from loaders.stored import Stored
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,12 +26,16 @@ class Listed:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observed:
-    """One object as the API sent it. `external_id` is the id it was asked for by."""
+    """One object as the API sent it. `external_id` is the id it was asked for by.
+
+    `created_at` is given where the payload does not say when the object came into being.
+    """
 
     object_type: str
     text: str | bytes
     observed_at: dt.datetime
     external_id: str | None = None
+    created_at: dt.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,11 +62,16 @@ class Unfetched:
     object_type: str
     external_id: str | None
     reason: str
+    attempts: int = 1
+    """Runs that failed on it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a stream stands once everything yielded before is landed."""
+    """Where a stream stands once everything yielded before is landed.
+
+    It goes into the load package of the next objects; of one stream the last one counts.
+    """
 
     stream: str
     value: Mapping[str, Any]
@@ -119,25 +131,31 @@ class FetchRequest:
 
     clock: ObservationClock
     usage: Usage
-    held: Callable[[str], Collection[str]]
-    """Ids of an object type that the warehouse holds alive, or has queued."""
-    dead: Callable[[str], Collection[str]]
-    """Ids of an object type that lie among the dead letters."""
-    cursor: Callable[[str], Mapping[str, Any] | None]
-    """Stored cursor of a stream."""
+    stored: Stored
+    """What the warehouse holds of this connection."""
     cancelled: threading.Event
     """Set when the run ends early: stop waiting and retrying."""
     must_stop: Callable[[], bool] = lambda: False
     """Whether the time for fetching is over."""
+    say: Callable[[str], None] = lambda text: None
+    """Tell the person who watches the run."""
     max_objects: int | None = None
     """Fetch at most so many objects."""
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     full_resync: bool = False
+    retry: bool = False
+    """Read the dead letters again, and nothing else."""
     mode: str = "full"
-    """Set by the source: full, incremental or resync."""
+    """Set by the source: full, incremental, resync or retry."""
     has_more: bool = False
     """Set by the source when it stopped before the end."""
+    deferred: int = 0
+    """Set by the source: changed objects that wait for a later run."""
+    unfetched: int = 0
+    """Set by the source: objects that it failed on and that the next run tries again."""
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Set by the source: what it tells of itself in the telemetry; no content."""
 
 
 class Source(Protocol):
@@ -157,11 +175,11 @@ class Source(Protocol):
         """Yield items; raise SourceError or TransientSourceError."""
         ...
 
-    def idem_key(self, object_type: str, payload: Mapping[str, Any]) -> str:
+    def idem_key(self, item: Observed, payload: Mapping[str, Any]) -> str:
         """The object's idem_key; ValueError when it has no id."""
         ...
 
-    def created_at(self, object_type: str, payload: Mapping[str, Any]) -> dt.datetime | None:
+    def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
         """When the object came into being; None when the source does not say."""
         ...
 

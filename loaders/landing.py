@@ -31,6 +31,8 @@ GROW_WITHIN_SECONDS = 10.0
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
 """Payload bytes in a load package, at most (but always one object)."""
 
+CreatedAt = Callable[[Observed, Mapping[str, Any]], dt.datetime | None]
+
 
 @dataclasses.dataclass
 class LandingCounts:
@@ -46,7 +48,7 @@ class LandingCounts:
 class Landing:
     """Collects what one run observed and lands it chunk by chunk.
 
-    `idem_key_of` and `created_at_of` take (object_type, payload). A chunk holds `batch_size`
+    `idem_key_of` and `created_at_of` take (item, payload). A chunk holds `batch_size`
     objects; without one, chunks grow from DEFAULT_BATCH_SIZE while they come fast. With
     `dry_run` everything is checked and counted and nothing is written.
     """
@@ -58,8 +60,10 @@ class Landing:
         source_system: str,
         connection_name: str,
         correlation_id: str,
-        idem_key_of: Callable[[str, Mapping[str, Any]], str],
-        created_at_of: Callable[[str, Mapping[str, Any]], dt.datetime | None] = lambda *_: None,
+        idem_key_of: Callable[[Observed, Mapping[str, Any]], str],
+        created_at_of: Callable[[Observed, Mapping[str, Any]], dt.datetime | None] = lambda *_: (
+            None
+        ),
         volatile_keys: Iterable[str] = (),
         batch_size: int | None = None,
         batch_bytes: int = DEFAULT_BATCH_BYTES,
@@ -77,6 +81,7 @@ class Landing:
         self._dry_run = dry_run
         self._objects: list[Row] = []
         self._dead_letters: list[Row] = []
+        self._cursors: dict[str, Cursor] = {}
         self._bytes = 0
         self._chunk_began = time.monotonic()
         self._loader = PackageLoader(warehouse, *self._source, self._refused_row)
@@ -85,8 +90,8 @@ class Landing:
         """Queue one object; what fails the gate or has no key becomes a dead letter."""
         try:
             text, payload, payload_hash = admit(item.text, self._volatile_keys)
-            key = self._idem_key_of(item.object_type, payload)
-            created_at = self._created_at_of(item.object_type, payload)
+            key = self._idem_key_of(item, payload)
+            created_at = self._created_at_of(item, payload)
         except ValueError as error:  # PayloadError is one
             self.set_aside(item.object_type, item.external_id, str(error), item.text)
             return
@@ -103,6 +108,8 @@ class Landing:
         external_id: str | None,
         reason: str,
         text: str | bytes | None = None,
+        *,
+        attempts: int = 1,
     ) -> None:
         """Queue a dead letter, with its text when there is one."""
         if isinstance(text, bytes):
@@ -110,20 +117,27 @@ class Landing:
         if text is not None:
             text = text.encode("utf-8", errors="backslashreplace").decode()
         self._make_room(len(text or ""))
-        self._dead_letters.append(self._dead_letter(object_type, external_id, reason, text))
+        self._dead_letters.append(
+            self._dead_letter(object_type, external_id, reason, text, attempts=attempts)
+        )
         self.counts.dead_lettered += 1
         self._bytes += len(text or "")
 
-    def flush(self, cursor: Cursor | None = None) -> None:
-        """Land what is queued, and the cursor with it, as one load package.
+    def advance(self, cursor: Cursor) -> None:
+        """Land this cursor with what was queued before it, in the next load package."""
+        self._cursors[cursor.stream] = cursor
+
+    def flush(self) -> None:
+        """Land what is queued as one load package.
 
         Raises LandingError; then the package stays on disk and the next run lands it.
         """
-        if not (self._objects or self._dead_letters or cursor):
+        if not (self._objects or self._dead_letters or self._cursors):
             return
-        cursors = [] if cursor is None else [self._cursor_row(cursor)]
+        cursors = [self._cursor_row(cursor) for cursor in self._cursors.values()]
         package = Package(self._objects, self._dead_letters, cursors)
         self._objects, self._dead_letters, self._bytes = [], [], 0
+        self._cursors = {}
         if not self._dry_run:
             for refused in self._loader.load(package):
                 self._count_refused(refused)

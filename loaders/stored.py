@@ -1,77 +1,166 @@
-"""What the warehouse holds of a connection: ids, cursors, the newest observation.
+"""What the warehouse holds of a connection: ids, cursors, dead letters, the newest observation.
 
 Only complete loads count: a package is there when dlt has written its row in _dlt_loads.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from loaders.idem_keys import idem_key
 from loaders.warehouse import Warehouse
 
-
-def held_ids(
-    warehouse: Warehouse, source_system: str, connection_name: str, object_type: str
-) -> set[str]:
-    """Ids of the live objects that raw_objects holds, or that wait in complete loads."""
-    of_type = "source_system = ? and connection_name = ? and object_type = ?"
-    rows = warehouse.execute(
-        f"select external_id from {warehouse.table('raw_objects')}"
-        f" where {of_type} and deleted_at is null"
-        " union all"
-        f" select external_id from {warehouse.staging_table('landed_objects')}"
-        f" where {of_type} and not is_deleted and _dlt_load_id in"
-        f" (select load_id from {warehouse.staging_table('_dlt_loads')} where status = 0)",
-        (source_system, connection_name, object_type) * 2,
-    )
-    return {external_id for (external_id,) in rows}
+_FEW = 10_000
+"""Ids up to which they are asked for by name; of more all are read."""
+_ASKED_AT_ONCE = 2_000
 
 
-def dead_ids(
-    warehouse: Warehouse, source_system: str, connection_name: str, object_type: str
-) -> set[str]:
-    """Ids that lie among the dead letters; a full resync tries them again."""
-    rows = warehouse.execute(
-        f"select distinct external_id from {warehouse.staging_table('dead_letters')}"
-        " where source_system = ? and connection_name = ? and object_type = ?"
-        " and external_id is not null and _dlt_load_id in"
-        f" (select load_id from {warehouse.staging_table('_dlt_loads')} where status = 0)",
-        (source_system, connection_name, object_type),
-    )
-    return {external_id for (external_id,) in rows}
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An object that could not be stored, and its text when there is one."""
+
+    object_type: str
+    external_id: str | None
+    text: str | None
+    attempts: int
+    created_at: dt.datetime
 
 
-def stored_cursor(
-    warehouse: Warehouse, source_system: str, connection_name: str, stream: str
-) -> dict[str, Any] | None:
-    """The newest cursor of a stream among complete loads."""
-    rows = warehouse.execute(
-        f"select cursor from {warehouse.staging_table('cursors')} as cursors"
-        f" inner join {warehouse.staging_table('_dlt_loads')} as loads"
-        " on cursors._dlt_load_id = loads.load_id"
-        " where loads.status = 0 and source_system = ? and connection_name = ? and stream = ?"
-        " order by observed_at desc limit 1",
-        (source_system, connection_name, stream),
-    )
-    return json.loads(rows[0][0]) if rows else None
+class Stored:
+    """One connection's part of the warehouse; with `is_empty` there is no table yet."""
 
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        source_system: str,
+        connection_name: str,
+        *,
+        is_empty: bool = False,
+    ) -> None:
+        self._warehouse = warehouse
+        self._connection = (source_system, connection_name)
+        self._is_empty = is_empty
 
-def newest_observation(
-    warehouse: Warehouse, source_system: str, connection_name: str
-) -> dt.datetime | None:
-    """The latest observed_at stored for a connection, merged or not."""
-    of_connection = "where source_system = ? and connection_name = ?"
-    rows = warehouse.execute(
-        "select max(observed_at) from ("
-        f"select max(last_seen) as observed_at from {warehouse.table('raw_objects')}"
-        f" {of_connection}"
-        f" union all select max(observed_at) from {warehouse.staging_table('landed_objects')}"
-        f" {of_connection}"
-        f" union all select max(observed_at) from {warehouse.staging_table('cursors')}"
-        f" {of_connection}) as observations",
-        (source_system, connection_name) * 3,
-    )
-    newest: dt.datetime | None = rows[0][0]
-    return newest
+    def held(
+        self,
+        object_type: str,
+        among: Collection[str] | None = None,
+        seen_since: dt.datetime | None = None,
+    ) -> set[str]:
+        """Ids of an object type that raw_objects holds alive, or that wait in complete loads.
+
+        Only those `among` some ids, and only those observed at `seen_since` or later.
+        """
+        if self._is_empty or (among is not None and not among):
+            return set()
+        if among is None or len(among) > _FEW:
+            ids = self._held(object_type, "", [], seen_since)
+            return ids if among is None else ids.intersection(among)
+        found: set[str] = set()
+        keys = [idem_key(*self._connection, object_type, external_id) for external_id in among]
+        for start in range(0, len(keys), _ASKED_AT_ONCE):
+            some = keys[start : start + _ASKED_AT_ONCE]
+            condition = f" and idem_key in ({', '.join('?' * len(some))})"
+            found |= self._held(object_type, condition, some, seen_since)
+        return found
+
+    def _held(
+        self,
+        object_type: str,
+        condition: str,
+        keys: Sequence[str],
+        seen_since: dt.datetime | None,
+    ) -> set[str]:
+        of_type = f"source_system = ? and connection_name = ? and object_type = ?{condition}"
+        since = "" if seen_since is None else " and {} >= ?"
+        values = (*self._connection, object_type, *keys, *([seen_since] if seen_since else []))
+        rows = self._warehouse.execute(
+            f"select external_id from {self._warehouse.table('raw_objects')}"
+            f" where {of_type} and deleted_at is null{since.format('last_seen')}"
+            " union all"
+            f" select external_id from {self._warehouse.staging_table('landed_objects')}"
+            f" where {of_type} and not is_deleted{since.format('observed_at')}"
+            f" and {self._complete()}",
+            values * 2,
+        )
+        return {external_id for (external_id,) in rows}
+
+    def members(self, object_type: str, path: str) -> Iterator[tuple[str, Any]]:
+        """(id, JSON value at a path) of every live object; of what is queued, once more."""
+        if self._is_empty:
+            return
+        warehouse = self._warehouse
+        member = warehouse.json_member("payload", path)
+        of_type = "source_system = ? and connection_name = ? and object_type = ?"
+        for query in (
+            f"select external_id, {warehouse.json_as_text(member)}"
+            f" from {warehouse.table('raw_objects')} where {of_type} and deleted_at is null",
+            f"select external_id, cast({member} as string)"
+            f" from {warehouse.staging_table('landed_objects')}"
+            f" where {of_type} and not is_deleted and {self._complete()} order by observed_at",
+        ):
+            for external_id, text in warehouse.stream(query, (*self._connection, object_type)):
+                yield external_id, None if text is None else json.loads(text)
+
+    def dead(self, object_type: str) -> set[str]:
+        """Ids of an object type that lie among the dead letters."""
+        if self._is_empty:
+            return set()
+        rows = self._warehouse.execute(
+            f"select distinct external_id from {self._warehouse.staging_table('dead_letters')}"
+            " where source_system = ? and connection_name = ? and object_type = ?"
+            f" and external_id is not null and {self._complete()}",
+            (*self._connection, object_type),
+        )
+        return {external_id for (external_id,) in rows}
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """All dead letters, oldest first."""
+        if self._is_empty:
+            return []
+        rows = self._warehouse.execute(
+            "select object_type, external_id, payload, attempts, created_at"
+            f" from {self._warehouse.staging_table('dead_letters')}"
+            f" where source_system = ? and connection_name = ? and {self._complete()}"
+            " order by created_at",
+            self._connection,
+        )
+        return [DeadLetter(*row) for row in rows]
+
+    def cursor(self, stream: str) -> dict[str, Any] | None:
+        """The newest cursor of a stream."""
+        if self._is_empty:
+            return None
+        rows = self._warehouse.execute(
+            f"select cursor from {self._warehouse.staging_table('cursors')}"
+            " where source_system = ? and connection_name = ? and stream = ?"
+            f" and {self._complete()} order by observed_at desc limit 1",
+            (*self._connection, stream),
+        )
+        return json.loads(rows[0][0]) if rows else None
+
+    def newest_observation(self) -> dt.datetime | None:
+        """The latest observed_at, merged or not."""
+        if self._is_empty:
+            return None
+        of_connection = "where source_system = ? and connection_name = ?"
+        rows = self._warehouse.execute(
+            "select max(observed_at) from ("
+            f"select max(last_seen) as observed_at from {self._warehouse.table('raw_objects')}"
+            f" {of_connection} union all"
+            f" select max(observed_at) from {self._warehouse.staging_table('landed_objects')}"
+            f" {of_connection} union all"
+            f" select max(observed_at) from {self._warehouse.staging_table('cursors')}"
+            f" {of_connection}) as observations",
+            self._connection * 3,
+        )
+        newest: dt.datetime | None = rows[0][0]
+        return newest
+
+    def _complete(self) -> str:
+        loads = self._warehouse.staging_table("_dlt_loads")
+        return f"_dlt_load_id in (select load_id from {loads} where status = 0)"

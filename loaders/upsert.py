@@ -15,7 +15,7 @@ from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Unfetched
 from loaders.job import job_name_for, new_correlation_id
 from loaders.landing import Landing
-from loaders.stored import newest_observation
+from loaders.stored import Stored
 from loaders.warehouse import Warehouse, open_warehouse
 
 CreatedAtFunction = Callable[[Mapping[str, Any]], dt.datetime | None]
@@ -113,10 +113,10 @@ class _IterableSource:
             else:
                 yield Observed(self._object_type, text, clock.now())
 
-    def idem_key(self, object_type: str, payload: Mapping[str, Any]) -> str:
+    def idem_key(self, item: Observed, payload: Mapping[str, Any]) -> str:
         return self._idem_key_fn(payload)
 
-    def created_at(self, object_type: str, payload: Mapping[str, Any]) -> dt.datetime | None:
+    def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
         return self._created_at_fn(payload) if self._created_at_fn else None
 
     def close(self) -> None:
@@ -156,9 +156,8 @@ def _within_run(
     run = correlation_id or new_correlation_id(name)
     with warehouse.open():
         transform.bootstrap(warehouse)
-        clock = ObservationClock(
-            newest_observation(warehouse, source.source_system, connection_name)
-        )
+        stored = Stored(warehouse, source.source_system, connection_name)
+        clock = ObservationClock(stored.newest_observation())
     landing = Landing(
         warehouse,
         source_system=source.source_system,

@@ -45,6 +45,10 @@ class Warehouse(abc.ABC):
         """SQL of the scalar at a JSON path, as text."""
 
     @abc.abstractmethod
+    def json_member(self, json: str, path: str) -> str:
+        """SQL of the JSON value at a path; of JSON in a text column BigQuery gives its text."""
+
+    @abc.abstractmethod
     def json_as_text(self, json: str) -> str:
         """SQL of a JSON value written as text."""
 
@@ -114,6 +118,10 @@ class DuckDBWarehouse(Warehouse):
     def json_text(self, json: str, path: str) -> str:
         """SQL of the scalar at a JSON path, as text."""
         return f"json_extract_string({json}, '{path}')"
+
+    def json_member(self, json: str, path: str) -> str:
+        """SQL of the JSON value at a path."""
+        return f"json_extract({json}, '{path}')"
 
     def json_as_text(self, json: str) -> str:
         """SQL of a JSON value written as text."""

@@ -72,10 +72,10 @@ class FileSource:
             for line in file:
                 yield Observed("message", line.rstrip(), clock.now())
 
-    def idem_key(self, object_type: str, payload: Mapping[str, Any]) -> str:
+    def idem_key(self, item: Observed, payload: Mapping[str, Any]) -> str:
         return self._key(payload)
 
-    def created_at(self, object_type: str, payload: Mapping[str, Any]) -> dt.datetime:
+    def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime:
         return dt.datetime.fromtimestamp(int(payload["internalDate"]) / 1000, dt.UTC)
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ from loaders.errors import (
 )
 from loaders.items import Deleted, Observed, Unfetched
 from loaders.job import Job
-from loaders.stored import dead_ids, stored_cursor
+from loaders.stored import Stored
 from loaders.upsert import upsert_objects
 from loaders.warehouse import Warehouse, open_warehouse
 
@@ -130,8 +130,8 @@ def test_a_copy_holds_exactly_the_rows_of_the_source(source: Warehouse, target: 
         "cursors": (1, 1, 0, True),
     }
     assert stored(target)["never-seen"]["payload"] is None
-    assert stored_cursor(target, "acme", "acct1", "messages") == {"page": None}
-    assert dead_ids(target, "acme", "acct1", "message") == {"bad0", "bad1"}
+    assert Stored(target, "acme", "acct1").cursor("messages") == {"page": None}
+    assert Stored(target, "acme", "acct1").dead("message") == {"bad0", "bad1"}
 
 
 def test_a_copy_leaves_no_temporary_table(source: Warehouse, target: Warehouse) -> None:
@@ -157,7 +157,7 @@ def test_a_later_copy_brings_what_is_new(source: Warehouse, target: Warehouse) -
     again = copy_all(source, target)
     assert everything(target)["raw_objects"] == everything(source)["raw_objects"]
     assert results(again)["raw_objects"] == (OBJECTS + 2, 1, OBJECTS + 1, True)
-    assert stored_cursor(target, "acme", "acct1", "messages") == {}
+    assert Stored(target, "acme", "acct1").cursor("messages") == {}
 
 
 def test_rows_that_only_the_target_has_stay(source: Warehouse, target: Warehouse) -> None:

@@ -18,7 +18,7 @@ from loaders.items import Cursor, Item, Observed, Unfetched
 from loaders.job import Job
 from loaders.packages import Package, PackageLoader
 from loaders.status import dead_letters
-from loaders.stored import stored_cursor
+from loaders.stored import Stored
 from loaders.upsert import UpsertResult, upsert_objects
 from loaders.warehouse import Warehouse
 
@@ -399,7 +399,7 @@ def test_what_the_warehouse_refuses_is_found_by_halves(
     assert "the warehouse refuses it" in reason
     assert CANARY not in reason
     # The cursor covers all of them, so it may land only now that all are stored or set aside.
-    assert stored_cursor(warehouse, "acme", "acct1", "widgets") == {"page": 7}
+    assert Stored(warehouse, "acme", "acct1").cursor("widgets") == {"page": 7}
     assert_accounted(run.telemetry)
     assert run.telemetry["objects"] == {"widget": 8}
     assert run.telemetry["dead_lettered"] == 1

@@ -1,0 +1,71 @@
+"""Pacing: no more units a second than a quota allows, whatever the number of threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+_SHARE = 0.98
+"""Of the quota is used steadily; the rest is the burst, so that no minute holds more."""
+_SLOWER = 0.7
+_SLOWEST = 0.05
+_RECOVERY_SECONDS = 60.0
+"""From half the rate back to all of it."""
+
+
+class TokenBucket:
+    """A bucket of quota units that all threads of a connection draw from.
+
+    It fills at 98 % of `units_per_minute` and holds the other 2 %, or `largest` (the dearest
+    call) if that is more. What the source refuses all the same, because somebody else uses the
+    same quota, slows it down (`slow_down`); without refusals it recovers by itself.
+    """
+
+    def __init__(
+        self,
+        units_per_minute: float,
+        largest: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._full_rate = units_per_minute * _SHARE / 60
+        self._capacity = max(units_per_minute * (1 - _SHARE), largest)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._factor = 1.0
+        self._level = self._capacity
+        self._filled_at = clock()
+        self._closed_until = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Units a second at which it fills now."""
+        return self._full_rate * self._factor
+
+    def reserve(self, units: float) -> float:
+        """Take units out and return the seconds to wait before they may be spent."""
+        with self._lock:
+            now = self._clock()
+            self._fill(now)
+            self._level -= units
+            owed = max(0.0, -self._level / self.rate)
+            return max(owed, self._closed_until - now)
+
+    def slow_down(self, seconds: float) -> None:
+        """The source refused: nothing for so long, and less from then on.
+
+        Threads are refused together: what they all report while it is closed counts once.
+        """
+        with self._lock:
+            now = self._clock()
+            self._fill(now)
+            if now >= self._closed_until:
+                self._factor = max(_SLOWEST, self._factor * _SLOWER)
+                self._level = min(self._level, 0.0)
+            self._closed_until = max(self._closed_until, now + seconds)
+
+    def _fill(self, now: float) -> None:
+        passed = now - self._filled_at
+        self._filled_at = now
+        self._level = min(self._capacity, self._level + passed * self.rate)
+        self._factor = min(1.0, self._factor + passed / (2 * _RECOVERY_SECONDS))

@@ -1,0 +1,306 @@
+"""Gmail's methods over its official client: paced, retried, counted, bodies as they came.
+
+Source: Gmail API v1 reference; error reasons from its "Resolve errors" page.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from loaders.errors import SourceError, TransientSourceError
+from loaders.items import FetchRequest
+from loaders.json_elements import json_elements
+from loaders.pacing import TokenBucket
+from loaders.sources.gmail.config import SCOPES, GmailConfig
+
+PAGE_SIZE = 500
+"""Ids in a page of messages.list and history.list, at most (Gmail API v1, maxResults)."""
+
+_RATE_REASONS = {
+    "rateLimitExceeded",
+    "userRateLimitExceeded",
+    "quotaExceeded",
+    "dailyLimitExceeded",
+}
+_AUTHORISE = "authorise again: python loaders/run.py auth gmail --connection {connection}"
+_NEXT_STEPS = {
+    "insufficientPermissions": f"the credentials lack the scope {SCOPES[0]}; {_AUTHORISE}",
+    "ACCESS_TOKEN_SCOPE_INSUFFICIENT": f"the credentials lack the scope {SCOPES[0]}; {_AUTHORISE}",
+    "accessNotConfigured": "enable the Gmail API in the Google Cloud project of the credentials",
+    "SERVICE_DISABLED": "enable the Gmail API in the Google Cloud project of the credentials",
+    "failedPrecondition": "the mail service is off for this user, or the user is not delegated",
+    "unauthorized_client": "authorise domain-wide delegation for this service account and scope",
+    "authError": f"the credentials are not accepted; {_AUTHORISE}",
+    "invalid_grant": f"the token has expired or was revoked; {_AUTHORISE}",
+}
+_NETWORK_ERRORS = (OSError, http.client.HTTPException)
+
+
+class NotFound(SourceError):
+    """404: the object, or the history asked for, is not there (any more)."""
+
+
+class GmailClient:
+    """One mailbox's read methods, safe to use from many threads.
+
+    Every method waits for the quota it costs. A refused or failed call is repeated with
+    jittered exponential back-off, honouring Retry-After. All of them raise NotFound for 404,
+    TransientSourceError when retries are used up, SourceError for what no retry mends.
+    """
+
+    def __init__(self, connection_name: str, credentials: Any, config: GmailConfig) -> None:
+        self.config = config
+        self._connection_name = connection_name
+        self._credentials = credentials
+        self._costs = config.costs
+        self._bucket = TokenBucket(config.units_limit, max(self._costs.values()))
+        self._service = _build_service(credentials, config)
+        self._local = threading.local()
+
+    def cost(self, method: str) -> int:
+        """Quota units of a method."""
+        return self._costs[method]
+
+    def profile(self, request: FetchRequest) -> dict[str, Any]:
+        """users.getProfile: emailAddress, messagesTotal, threadsTotal, historyId."""
+        return self._json(request, "getProfile", self._users().getProfile)
+
+    def labels(self, request: FetchRequest) -> list[tuple[str, dict[str, Any]]]:
+        """users.labels.list: (text, value) of every label."""
+        body = self._call(request, "labels.list", self._users().labels().list)
+        return list(_elements(body, "labels", "labels.list"))
+
+    def message_refs(
+        self, request: FetchRequest, query: str | None = None, label: str | None = None
+    ) -> Iterator[list[dict[str, str]]]:
+        """users.messages.list, page by page: {id, threadId}, newest first."""
+        for page in self._pages(
+            request,
+            "messages.list",
+            self._users().messages().list,
+            q=query,
+            labelIds=None if label is None else [label],
+            includeSpamTrash=self.config.include_spam_trash,
+        ):
+            yield page.get("messages", [])
+
+    def history(self, request: FetchRequest, start: str) -> Iterator[dict[str, Any]]:
+        """users.history.list after `start`, page by page, as sent. NotFound when expired."""
+        return self._pages(
+            request, "history.list", self._users().history().list, startHistoryId=start
+        )
+
+    def message(self, request: FetchRequest, message_id: str) -> bytes:
+        """users.messages.get in the configured format: the body as it came."""
+        return self._call(
+            request,
+            "messages.get",
+            self._users().messages().get,
+            id=message_id,
+            format=self.config.fetch_format,
+        )
+
+    def thread_messages(
+        self, request: FetchRequest, thread_id: str
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """users.threads.get in the configured format: (text, value) of each of its messages."""
+        body = self._call(
+            request,
+            "threads.get",
+            self._users().threads().get,
+            id=thread_id,
+            format=self.config.fetch_format,
+        )
+        return _elements(body, "messages", "threads.get")
+
+    def attachment(self, request: FetchRequest, message_id: str, attachment_id: str) -> bytes:
+        """users.messages.attachments.get: the body as it came."""
+        return self._call(
+            request,
+            "messages.attachments.get",
+            self._users().messages().attachments().get,
+            messageId=message_id,
+            id=attachment_id,
+        )
+
+    def _users(self) -> Any:
+        return self._service.users()
+
+    def _pages(
+        self, request: FetchRequest, method: str, build: Callable[..., Any], **arguments: Any
+    ) -> Iterator[dict[str, Any]]:
+        tokens: set[str | None] = {None}
+        token: str | None = None
+        while True:
+            page = self._json(
+                request, method, build, maxResults=PAGE_SIZE, pageToken=token, **arguments
+            )
+            yield page
+            token = page.get("nextPageToken")
+            if token is None:
+                return
+            if token in tokens:
+                raise TransientSourceError(
+                    f"gmail: {method} repeats a page token, its listing has no end; run again"
+                )
+            tokens.add(token)
+
+    def _json(
+        self, request: FetchRequest, method: str, build: Callable[..., Any], **arguments: Any
+    ) -> dict[str, Any]:
+        body = self._call(request, method, build, **arguments)
+        try:
+            value = json.loads(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise TransientSourceError(
+                f"gmail: {method} answered something else than a JSON object (a proxy or sign-in"
+                " page?); see api_base_url, or run again later"
+            )
+        return value
+
+    def _call(
+        self, request: FetchRequest, method: str, build: Callable[..., Any], **arguments: Any
+    ) -> bytes:
+        """One API call with pacing and retries: the body as it came."""
+        call = build(userId=self.config.user_id, prettyPrint=False, **arguments)
+        units = self._costs[method]
+        for attempt in range(1, self.config.max_attempts + 1):
+            self._wait(request, self._bucket.reserve(units))
+            request.usage.add(calls=1, units=units)
+            try:
+                body: bytes = call.execute(http=self._http())
+                return body
+            except Exception as error:  # noqa: BLE001 - classified below
+                wait = self._wait_before_retry(error, method, attempt)
+            request.usage.add(retries=1, throttled=wait)
+            self._wait(request, wait)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    @staticmethod
+    def _wait(request: FetchRequest, seconds: float) -> None:
+        if seconds > 0 and request.cancelled.wait(seconds):
+            raise TransientSourceError("gmail: the run was cancelled")
+
+    def _wait_before_retry(self, error: Exception, method: str, attempt: int) -> float:
+        """Seconds to wait; raises the classified error when a retry cannot help."""
+        import google.auth.exceptions
+        import googleapiclient.errors
+        import httplib2
+
+        retry_after, is_throttled = 0.0, False
+        if isinstance(error, googleapiclient.errors.HttpError):
+            status, reason = error.resp.status, _reason(error)
+            is_throttled = status == 429 or reason in _RATE_REASONS
+            if status == 404:
+                raise NotFound(f"gmail: {method}: not found") from error
+            if not (is_throttled or status == 408 or status >= 500):
+                raise self._permanent(method, status, reason) from error
+            cause = f"{status} {reason}"
+            retry_after = _retry_after(error)
+        elif isinstance(error, google.auth.exceptions.RefreshError) and not error.retryable:
+            raise self._permanent(method, 401, _grant_error(error)) from error
+        elif isinstance(
+            error,
+            (*_NETWORK_ERRORS, httplib2.HttpLib2Error, google.auth.exceptions.GoogleAuthError),
+        ):
+            cause = type(error).__name__
+        else:
+            raise error
+        if attempt >= self.config.max_attempts:
+            raise TransientSourceError(
+                f"gmail: {method} failed {attempt} times, last with {cause}; run again later"
+            ) from error
+        ceiling = min(60.0, self.config.backoff_seconds * 2 ** (attempt - 1))
+        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))  # noqa: S311
+        if is_throttled:
+            self._bucket.slow_down(wait)
+        return wait
+
+    def _permanent(self, method: str, status: int, reason: str) -> SourceError:
+        default = "see the Gmail API's page on errors"
+        step = _NEXT_STEPS.get(reason, _NEXT_STEPS["authError"] if status == 401 else default)
+        return SourceError(
+            f"gmail: {method} refused with {status} {reason}:"
+            f" {step.format(connection=self._connection_name)}"
+        )
+
+    def _http(self) -> Any:
+        """This thread's own transport: httplib2 is not thread-safe."""
+        if not hasattr(self._local, "http"):
+            self._local.http = _transport(self._credentials, self.config)
+        return self._local.http
+
+
+def _build_service(credentials: Any, config: GmailConfig) -> Any:
+    import googleapiclient.discovery
+    import googleapiclient.model
+
+    class TextModel(googleapiclient.model.JsonModel):  # type: ignore[misc]
+        """Leaves the body as it came: parsing would lose number literals and key order."""
+
+        def deserialize(self, content: bytes) -> bytes:
+            return content
+
+        @property
+        def no_content_response(self) -> bytes:
+            return b""
+
+    options = {"api_endpoint": config.api_base_url} if config.api_base_url else {}
+    return googleapiclient.discovery.build(
+        "gmail",
+        "v1",
+        http=_transport(credentials, config),
+        model=TextModel(),
+        static_discovery=True,
+        client_options=options,
+    )
+
+
+def _transport(credentials: Any, config: GmailConfig) -> Any:
+    import google_auth_httplib2
+    import httplib2
+
+    return google_auth_httplib2.AuthorizedHttp(
+        credentials, http=httplib2.Http(timeout=config.timeout_seconds)
+    )
+
+
+def _elements(body: bytes, member: str, method: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        yield from json_elements(body.decode(), member)
+    except ValueError as error:
+        raise TransientSourceError(f"gmail: {method}: {error}; run again later") from error
+
+
+def _reason(error: Any) -> str:
+    """The `reason` of Google's error body, in either of its shapes."""
+    try:
+        body = json.loads(error.content)["error"]
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
+    if isinstance(body, str):
+        return body
+    for entry in [*body.get("errors", []), *body.get("details", [])]:
+        if entry.get("reason"):
+            return str(entry["reason"])
+    return str(body.get("status", "unknown"))
+
+
+def _grant_error(error: Any) -> str:
+    """`error` of a refused token request (RFC 6749, section 5.2)."""
+    answer = error.args[1] if len(error.args) > 1 else None
+    return str(answer.get("error")) if isinstance(answer, dict) else "authError"
+
+
+def _retry_after(error: Any) -> float:
+    try:
+        return max(0.0, min(300.0, float(error.resp.get("retry-after", 0))))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,89 @@
+"""One mailbox as a source: what a run reads of it, and what its objects are called.
+
+Source: Gmail API v1 reference; users.messages, users.labels, users.messages.attachments.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime as dt
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from loaders.idem_keys import idem_key
+from loaders.items import FetchRequest, Gone, Item, Observed
+from loaders.sources.gmail import snapshot as snapshots
+from loaders.sources.gmail.client import GmailClient
+from loaders.sources.gmail.config import GmailConfig
+from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Fetcher, internal_date
+from loaders.sources.gmail.sync import MailboxSync
+
+
+class GmailSource:
+    """One mailbox."""
+
+    source_system = "gmail"
+    volatile_keys: Collection[str] = ("attachmentId",)
+    """Changes on every read of the same message."""
+
+    def __init__(self, connection_name: str, credentials: Any, config: GmailConfig) -> None:
+        self._connection_name = connection_name
+        self._client = GmailClient(connection_name, credentials, config)
+        self._pool = concurrent.futures.ThreadPoolExecutor(config.workers, "gmail")
+
+    def idem_key(self, item: Observed, payload: Mapping[str, Any]) -> str:
+        """By the API's id; an attachment by its message's id and its part's, as its own changes.
+
+        Raises ValueError for an object without an id, or with another than was asked for.
+        """
+        object_id = item.external_id if item.object_type == ATTACHMENT else payload.get("id")
+        if object_id is None:
+            raise ValueError(f"gmail {item.object_type} without an id")
+        if item.external_id is not None and object_id != item.external_id:
+            raise ValueError(f"gmail {item.object_type} with another id than was asked for")
+        return idem_key(self.source_system, self._connection_name, item.object_type, object_id)
+
+    def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
+        """A message's `internalDate`, an attachment's message's; None where it is not known."""
+        return internal_date(payload) if item.object_type == MESSAGE else item.created_at
+
+    def fetch(self, request: FetchRequest) -> Iterator[Item]:
+        """Yield what changed since the last run; what lies between two dates; or dead letters."""
+        if request.since is not None or request.until is not None:
+            return self._between(request)
+        return MailboxSync(self._client, self._pool, request).items()
+
+    def close(self) -> None:
+        """Stop the worker threads; requests under way are waited for."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _between(self, request: FetchRequest) -> Iterator[Item]:
+        """Messages between two dates that are not held; where the sync stands is left alone."""
+        stored, fetcher = request.stored, Fetcher(self._client, self._pool, request)
+        nothing: set[str] = set()
+        for item in snapshots.list_mailbox(
+            self._client,
+            request,
+            held=nothing if request.full_resync else stored.held(MESSAGE),
+            dead=nothing if request.full_resync else stored.dead(MESSAGE),
+            query=_query(request),
+        ):
+            if isinstance(item, snapshots.Snapshot):
+                yield from fetcher.run(fetcher.batches(item.wanted.items()))
+            else:
+                yield item
+        for message_id in sorted(fetcher.gone):
+            yield Gone(MESSAGE, message_id)
+        request.unfetched = len(fetcher.unfetched)
+        request.has_more = fetcher.is_bounded
+
+
+def _query(request: FetchRequest) -> str:
+    """Gmail search in epoch seconds: dates there would mean midnight Pacific."""
+    terms = []
+    if request.since is not None:
+        # after: excludes its own second.
+        terms.append(f"after:{int(request.since.timestamp()) - 1}")
+    if request.until is not None:
+        terms.append(f"before:{int(request.until.timestamp())}")
+    return " ".join(terms)

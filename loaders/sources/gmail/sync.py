@@ -1,0 +1,359 @@
+"""One run's sync of a mailbox: from history where that suffices, from a snapshot where not.
+
+    no position, or history expired     pin the history id, list everything, read what is not
+                                        held, tombstone what is not there; then as below
+    a position                          history from there: read what was added, then what was
+                                        relabelled, tombstone what was deleted
+
+A snapshot that a run does not finish is gone on with by the next: its position says so, and
+history is followed from the pinned id all the same.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import datetime as dt
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
+
+from loaders.errors import SourceError, TransientSourceError
+from loaders.items import Cursor, Deleted, FetchRequest, Gone, Item, Listed, Observed
+from loaders.sources.gmail import snapshot as snapshots
+from loaders.sources.gmail.client import GmailClient, NotFound
+from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE, Batch, Fetcher
+from loaders.sources.gmail.history import ADDED, RELABELLED, REMOVED, Change, Changes, read_changes
+from loaders.sources.gmail.position import BACKFILL, RESYNC, Position
+
+MESSAGES, LABELS = "messages", "labels"
+"""Streams: where the history stands; when labels and profile were read last."""
+
+
+_MODES = {None: "incremental", BACKFILL: "full", RESYNC: "resync"}
+
+
+class MailboxSync:
+    """What one run does for one mailbox; `items` yields it once."""
+
+    def __init__(
+        self, client: GmailClient, pool: concurrent.futures.Executor, request: FetchRequest
+    ) -> None:
+        self._client = client
+        self._config = client.config
+        self._request = request
+        self._cursor = request.stored.cursor(MESSAGES)
+        self._before = Position.read(self._cursor)
+        failed_before = self._before.unfetched if self._before else ()
+        self._fetcher = Fetcher(client, pool, request, failed_before)
+        self._profile: dict[str, Any] | None = None
+
+    def items(self) -> Iterator[Item]:
+        """Yield what changed; raises SourceError and TransientSourceError."""
+        position = self._position_to_go_on_from()
+        changes = None if position is None else self._read_history(position)
+        if position is None or changes is None:
+            position = yield from self._pin()
+        self._request.mode = _MODES[position.snapshot]
+        if changes is not None:
+            position = yield from self._apply(changes, position)
+        if position.snapshot is not None and not self._fetcher.is_bounded:
+            position = yield from self._read_snapshot(position)
+        self._request.unfetched = len(self._fetcher.unfetched)
+        self._request.has_more = self._fetcher.is_bounded or self._request.deferred > 0
+        if self._labels_are_due(changes, position):
+            yield from self._read_labels(position)
+
+    def _position_to_go_on_from(self) -> Position | None:
+        """The stored position, unless it is of another scope, or a full resync is to begin."""
+        position = self._before
+        if position is None or position.include_spam_trash != self._config.include_spam_trash:
+            return None
+        is_under_way = position.seen_since is not None
+        return None if self._request.full_resync and not is_under_way else position
+
+    def _pin(self) -> Generator[Item, None, Position]:
+        """Begin a snapshot: the history id is taken before anything is listed."""
+        pinned_at = self._request.clock.now()
+        profile = self._read_profile()
+        self._check_mailbox(self._before)
+        is_first = self._request.stored.newest_observation() is None
+        position = Position(
+            str(profile["historyId"]),
+            str(profile.get("emailAddress", "")),
+            self._config.include_spam_trash,
+            snapshot=BACKFILL if is_first else RESYNC,
+            seen_since=pinned_at if self._request.full_resync else None,
+        )
+        yield from self._move(position)
+        return position
+
+    def _move(self, position: Position) -> Iterator[Item]:
+        """The cursor of a position, when it differs from the last one."""
+        fetcher = self._fetcher
+        waiting = [] if self._before is None else self._before.unfetched
+        unfetched = [*(key for key in waiting if key not in fetcher.attempted), *fetcher.unfetched]
+        position = dataclasses.replace(position, unfetched=tuple(unfetched))
+        if position.label_history_id == position.history_id:
+            position = dataclasses.replace(position, label_history_id=None)
+        if position.cursor() != self._cursor:
+            self._cursor = position.cursor()
+            yield Cursor(MESSAGES, self._cursor, self._request.clock.now())
+
+    # ---- history
+
+    def _read_history(self, position: Position) -> Changes | None:
+        """The changes since a position; None when its history has expired (404, nothing else)."""
+        try:
+            return read_changes(self._client.history(self._request, position.start), position)
+        except NotFound:
+            self._request.say("gmail: the stored history id has expired, the mailbox is read whole")
+            return None
+
+    def _apply(self, changes: Changes, position: Position) -> Generator[Item, None, Position]:
+        """Yield what the changes ask for; return the position afterwards."""
+        observed_at = self._request.clock.now()
+        added, relabelled, removed = map(changes.of_kind, (ADDED, RELABELLED, REMOVED))
+        fetched = self._fetcher.fetched
+        added = {
+            key: change
+            for key, change in added.items()
+            if not (change.is_arrival and key in fetched)
+        }
+        if position.snapshot is not None:
+            # What is not held yet is the snapshot's matter.
+            held = self._held({**added, **relabelled})
+            relabelled = {key: change for key, change in relabelled.items() if key in held}
+            added = {
+                key: change
+                for key, change in added.items()
+                if key in held and (position.snapshot == RESYNC or not change.is_arrival)
+            }
+        yield from self._bury(self._held(removed), observed_at)
+        position = yield from self._read_added(changes, added, position)
+        if not self._fetcher.is_bounded:
+            position = dataclasses.replace(
+                position,
+                history_id=changes.history_id,
+                label_history_id=position.start,
+            )
+            position = yield from self._read_relabelled(relabelled, position)
+        yield from self._settle_gone()
+        yield from self._move(position)
+        return position
+
+    def _read_added(
+        self, changes: Changes, added: dict[str, Change], position: Position
+    ) -> Generator[Item, None, Position]:
+        """Read what arrived, the position moving along: a killed run repeats a chunk at most."""
+        waiting = [key for key in position.unfetched if key not in self._fetcher.attempted]
+        refs = [(key, key) for key in waiting if key not in changes.messages]
+        refs += [(key, change.thread_id) for key, change in added.items()]
+        batches = self._fetcher.batches(refs)
+        steps = _steps(batches, added)
+        reached = position
+
+        def advance(done: int) -> Iterator[Item]:
+            nonlocal reached
+            history_id = steps[done]
+            if history_id is not None and int(history_id) > int(reached.history_id):
+                reached = dataclasses.replace(
+                    reached, history_id=history_id, label_history_id=reached.start
+                )
+                yield from self._move(reached)
+
+        yield from self._fetcher.run(batches, advance)
+        return reached
+
+    def _read_relabelled(
+        self, relabelled: dict[str, Change], position: Position
+    ) -> Generator[Item, None, Position]:
+        """Read messages again whose labels changed, as many as the units allow."""
+        refs = [(key, change.thread_id) for key, change in relabelled.items()]
+        batches = self._fetcher.batches(refs)
+        read = 0
+
+        def count(done: int) -> Iterator[Item]:
+            nonlocal read
+            read = done
+            return iter(())
+
+        yield from self._fetcher.run(self._affordable(batches), count)
+        left = [key for batch in batches[read:] for key in batch.message_ids]
+        self._request.deferred = len(left)
+        reached = _last_before(relabelled, left) or position.label_history_id if left else None
+        return dataclasses.replace(position, label_history_id=reached)
+
+    def _affordable(self, batches: list[Batch]) -> list[Batch]:
+        if self._config.label_changes == "refetch":
+            return batches
+        units = self._config.label_change_units
+        chosen = []
+        for batch in batches:
+            units -= self._fetcher.cost(batch)
+            if units < 0:
+                break
+            chosen.append(batch)
+        return chosen
+
+    def _bury(self, message_ids: set[str], observed_at: dt.datetime) -> Iterator[Item]:
+        """Tombstones of messages that we hold."""
+        yield Listed(len(message_ids))
+        yield from self._tombstones(message_ids, observed_at)
+
+    def _tombstones(self, message_ids: set[str], observed_at: dt.datetime) -> Iterator[Item]:
+        for message_id in sorted(message_ids):
+            yield Deleted(MESSAGE, message_id, observed_at)
+        attachments = self._request.stored.held(ATTACHMENT) if message_ids else set()
+        for external_id in sorted(attachments):
+            if external_id.partition(":")[0] in message_ids:
+                yield Listed(1)
+                yield Deleted(ATTACHMENT, external_id, observed_at)
+
+    def _settle_gone(self) -> Iterator[Item]:
+        """What became of messages that were not there to be read: tombstones of held ones."""
+        gone = set(self._fetcher.gone)
+        self._fetcher.gone.clear()
+        held = self._held(gone)
+        for message_id in sorted(gone - held):
+            yield Gone(MESSAGE, message_id)
+        yield from self._tombstones(held, self._request.clock.now())
+
+    def _held(self, message_ids: Iterable[str]) -> set[str]:
+        ids = set(message_ids)
+        return self._request.stored.held(MESSAGE, ids) | self._fetcher.fetched.intersection(ids)
+
+    # ---- snapshot
+
+    def _read_snapshot(self, position: Position) -> Generator[Item, None, Position]:
+        """Read what the mailbox has and we do not hold; then the history since it was pinned."""
+        observed_at = self._request.clock.now()
+        stored, is_full = self._request.stored, position.seen_since is not None
+        held = stored.held(MESSAGE) | self._fetcher.fetched
+        fresh = stored.held(MESSAGE, None, position.seen_since) if is_full else held
+        dead = set() if is_full else stored.dead(MESSAGE)
+        snapshot = yield from _last(
+            snapshots.list_mailbox(self._client, self._request, held=fresh, dead=dead)
+        )
+        missing = snapshot.missing | (held - fresh - snapshot.wanted.keys())
+        missing = snapshots.still_missing(self._client, self._request, missing)
+        yield from self._bury(missing, observed_at)
+        wanted = snapshot.wanted
+        if position.snapshot == RESYNC and not is_full:
+            wanted = wanted | self._relabelled(held - missing)
+        batches = self._fetcher.batches(wanted.items())
+        self._announce(batches, snapshot.total)
+        yield from self._fetcher.run(batches)
+        yield from self._settle_gone()
+        if self._fetcher.is_bounded:
+            yield from self._move(position)
+            return position
+        changes = self._read_history(position)
+        if changes is None:
+            raise TransientSourceError("gmail: the history expired during the run; run again")
+        finished = dataclasses.replace(position, snapshot=None, seen_since=None)
+        return (yield from self._apply(changes, finished))
+
+    def _relabelled(self, held: set[str]) -> dict[str, str]:
+        """Held messages whose labels changed while nobody followed the history."""
+        if not held:
+            return {}
+        labels = [str(value["id"]) for _, value in self._client.labels(self._request)]
+        changed = snapshots.relabelled(self._client, self._request, labels)
+        fetched = self._fetcher.fetched
+        return {
+            key: thread for key, thread in changed.items() if key in held and key not in fetched
+        }
+
+    def _announce(self, batches: list[Batch], total: int) -> None:
+        messages = sum(len(batch.message_ids) for batch in batches)
+        units = sum(self._fetcher.cost(batch) for batch in batches)
+        minutes = dt.timedelta(seconds=round(60 * units / self._config.units_limit))
+        self._request.say(
+            f"{total:,} messages listed, {messages:,} to fetch: {minutes} at"
+            f" {self._config.units_limit:,} quota units a minute"
+        )
+
+    # ---- labels and profile
+
+    def _labels_are_due(self, changes: Changes | None, position: Position) -> bool:
+        cursor = self._request.stored.cursor(LABELS)
+        if cursor is None or changes is None or position.snapshot is not None:
+            return True
+        age = self._request.clock.now() - dt.datetime.fromisoformat(cursor["read_at"])
+        if age >= dt.timedelta(hours=self._config.labels_interval_hours):
+            return True
+        return not changes.label_ids <= self._request.stored.held(LABEL, changes.label_ids)
+
+    def _read_labels(self, position: Position) -> Iterator[Item]:
+        """Every label as an object, tombstones of those that are gone; the profile's numbers."""
+        profile = self._read_profile()
+        self._check_mailbox(position)
+        self._request.details["mailbox"] = {
+            "messages_total": profile.get("messagesTotal"),
+            "threads_total": profile.get("threadsTotal"),
+        }
+        read_at = self._request.clock.now()
+        labels = self._client.labels(self._request)
+        gone = self._request.stored.held(LABEL) - {str(value.get("id")) for _, value in labels}
+        yield Listed(len(labels) + len(gone))
+        for text, value in labels:
+            yield Observed(LABEL, text, read_at, value.get("id"))
+        for label_id in sorted(gone):
+            yield Deleted(LABEL, label_id, read_at)
+        yield Cursor(LABELS, {"read_at": read_at.isoformat()}, read_at)
+
+    def _read_profile(self) -> dict[str, Any]:
+        if self._profile is None:
+            self._profile = self._client.profile(self._request)
+        return self._profile
+
+    def _check_mailbox(self, position: Position | None) -> None:
+        """Another mailbox under the same name would tombstone all of the first one's mail."""
+        assert self._profile is not None
+        if position is not None and position.mailbox != self._profile.get("emailAddress"):
+            raise SourceError(
+                "gmail: the credentials open another mailbox than this connection has read so far;"
+                " give that mailbox a connection of its own, or correct the credentials"
+            )
+
+
+def _last(items: Iterator[Any]) -> Generator[Any, None, Any]:
+    """Yield all but the last item, and return that."""
+    last = next(items)
+    for item in items:
+        yield last
+        last = item
+    return last
+
+
+def _steps(batches: list[Batch], added: dict[str, Change]) -> list[str | None]:
+    """For each number of batches done, the newest history id that they cover; None for none.
+
+    A batch may hold messages that changed later than those of the next ones.
+    """
+    firsts = [
+        min((added[key].order for key in batch.message_ids if key in added), default=0)
+        for batch in batches
+    ]
+    records = sorted({change.order: change.record_id for change in added.values()}.items())
+    steps: list[str | None] = [None] * (len(batches) + 1)
+    position = len(records)
+    open_from: int | None = None
+    for done in range(len(batches), -1, -1):
+        if open_from is not None:
+            while position and records[position - 1][0] >= open_from:
+                position -= 1
+        steps[done] = records[position - 1][1] if position else None
+        if done:
+            first = firsts[done - 1]
+            open_from = first if open_from is None else min(open_from, first)
+    return steps
+
+
+def _last_before(changes: dict[str, Change], left: list[str]) -> str | None:
+    """The newest history id before the first change that is left."""
+    if not left:
+        return None
+    first = min(changes[key].order for key in left)
+    earlier = [change for change in changes.values() if change.order < first]
+    return max(earlier, key=lambda change: change.order).record_id if earlier else None

@@ -1,0 +1,410 @@
+"""The sync of a mailbox: history, its expiry, snapshots, what a run leaves for the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from loaders.errors import SourceError, TransientSourceError
+from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions
+from loaders.items import FetchRequest, Item, Observed
+from loaders.sandbox import Sandbox
+from loaders.sources.gmail import GmailSource
+from loaders.stored import Stored
+from loaders.warehouse import Warehouse
+
+from .conftest import (
+    LABELS,
+    MAILBOX_SIZE,
+    assert_accounted,
+    events,
+    on_both_targets,
+    position,
+    run_gmail,
+    stored,
+)
+from .test_ingest_gmail import fault, fetched, message_of, without_attachment_ids
+
+pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow]
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Sandbox]:
+    """A mailbox of the test's own, to change."""
+    with Sandbox(size=MAILBOX_SIZE, seed=7) as sandbox:
+        yield sandbox
+
+
+def live(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+    return {
+        key: row
+        for key, row in stored(warehouse).items()
+        if row["deleted_at"] is None and ":message:" in row["idem_key"]
+    }
+
+
+def assert_mirrors(warehouse: Warehouse, sandbox: Sandbox, *, spam_trash: bool = False) -> None:
+    """Live rows are the mailbox: the same messages, each as the API has it now."""
+    rows = live(warehouse)
+    ids = sandbox.live_ids(include_spam_trash=spam_trash)
+    assert set(rows) == set(ids)
+    for message_id in ids:
+        payload = without_attachment_ids(json.loads(rows[message_id]["payload"]))
+        assert payload == message_of(sandbox, message_id)
+
+
+@on_both_targets
+def test_history_brings_arrivals_label_changes_deletions_and_restores(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    labelled, kept, deleted = mailbox.live_ids()[:3]
+    mailbox.change(
+        deliver=3,
+        labels={"ids": [labelled, kept], "add": ["STARRED", "Label_2"], "remove": ["UNREAD"]},
+        delete=[deleted],
+    )
+    arrived = set(mailbox.live_ids()) - set(live(warehouse))
+    mailbox.reset_stats()
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert run.telemetry["mode"] == "incremental"
+    assert run.counts == {"inserted": len(arrived), "updated": 2, "deleted": 1}
+    assert mailbox.stats()["requests"] == {"history.list": 1, "messages.get": len(arrived) + 2}
+    assert stored(warehouse)[deleted]["deleted_at"] is not None
+    assert_accounted(run.telemetry)
+    assert_mirrors(warehouse, mailbox)
+
+    mailbox.change(restore=[deleted])
+    run = run_gmail(warehouse, mailbox)
+    assert run.counts == {"undeleted": 1}
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_what_is_moved_to_the_trash_leaves_and_comes_back(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    trashed, spam = mailbox.live_ids()[:2]
+    mailbox.change(labels={"ids": [trashed], "add": ["TRASH"]})
+    mailbox.change(labels={"ids": [spam], "add": ["SPAM"], "remove": ["INBOX"]})
+    mailbox.reset_stats()
+    run = run_gmail(warehouse, mailbox)
+    assert run.counts == {"deleted": 2}
+    assert fetched(mailbox) == 0
+    assert_mirrors(warehouse, mailbox)
+    mailbox.change(labels={"ids": [trashed], "remove": ["TRASH"]})
+    run = run_gmail(warehouse, mailbox)
+    assert run.counts == {"undeleted": 1}
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_wider_scope_is_read_whole(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    run_gmail(warehouse, mailbox)
+    run = run_gmail(warehouse, mailbox, include_spam_trash=True)
+    assert run.telemetry["mode"] == "resync"
+    assert fetched(mailbox) == MAILBOX_SIZE
+    assert_mirrors(warehouse, mailbox, spam_trash=True)
+    run_gmail(warehouse, mailbox)
+    assert_mirrors(warehouse, mailbox)
+
+
+@on_both_targets
+def test_expired_history_is_made_up_for_by_a_snapshot(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    before = set(live(warehouse))
+    labelled, deleted = mailbox.live_ids()[2:4]
+    done = mailbox.change(
+        deliver=2, labels={"ids": [labelled], "add": ["STARRED", "Label_3"]}, delete=[deleted]
+    )
+    mailbox.settings(history_expired_before=done["history_id"])
+    mailbox.reset_stats()
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert run.telemetry["mode"] == "resync"
+    arrived = set(mailbox.live_ids()) - before
+    assert fetched(mailbox) == len(arrived) + 1
+    assert_accounted(run.telemetry)
+    assert_mirrors(warehouse, mailbox)
+    mailbox.reset_stats()
+    assert run_gmail(warehouse, mailbox).telemetry["mode"] == "incremental"
+    assert mailbox.stats()["units"] == 2
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_only_404_is_taken_for_expired_history(
+    warehouse: Warehouse, mailbox: Sandbox, status: int
+) -> None:
+    run_gmail(warehouse, mailbox)
+    fault(mailbox, "history.list", times=None, status=status, reason="backendError")
+    run = run_gmail(warehouse, mailbox)
+    assert isinstance(run.error, SourceError)
+    assert mailbox.stats()["requests"].get("messages.list", 0) == 1
+
+
+def test_a_listing_that_skips_a_message_does_not_bury_it(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
+    skipping = {"mutate": {"set": {"messages": []}}}
+    fault(mailbox, "messages.list", **skipping)
+    run = run_gmail(warehouse, mailbox)
+    assert run.counts.get("deleted") is None
+    assert set(live(warehouse)) <= set(mailbox.live_ids())
+
+
+def test_label_changes_wait_when_they_cost_too_much(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    run_gmail(warehouse, mailbox)
+    ids = mailbox.live_ids()
+    mailbox.change(labels={"ids": ids[:7], "add": ["Label_4"], "remove": ["Label_5"]})
+    mailbox.change(deliver=2)
+    arrived = len(set(mailbox.live_ids()) - set(ids))
+    costs = {"threads.get": 10_000, "messages.get": 20}
+    changed = len({key for key in ids[:7] if is_changed(warehouse, mailbox, key)})
+    runs = []
+    while not runs or runs[-1].telemetry["has_more"]:
+        mailbox.reset_stats()
+        run = run_gmail(warehouse, mailbox, unit_costs=costs, label_change_units=65)
+        assert run.error is None
+        assert fetched(mailbox) <= 3 + (0 if runs else arrived)
+        assert_accounted(run.telemetry)
+        runs.append(run)
+    assert [run.telemetry["deferred"] for run in runs] == [*range(changed - 3, 0, -3), 0]
+    assert runs[0].counts["inserted"] == arrived
+    assert sum(run.counts["updated"] for run in runs) == changed
+    assert_mirrors(warehouse, mailbox)
+
+
+def is_changed(warehouse: Warehouse, sandbox: Sandbox, message_id: str) -> bool:
+    payload = without_attachment_ids(json.loads(stored(warehouse)[message_id]["payload"]))
+    return bool(payload != message_of(sandbox, message_id))
+
+
+def test_label_changes_are_read_at_once_when_asked(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.change(labels={"ids": mailbox.live_ids()[:9], "add": ["Label_4"]})
+    run = run_gmail(warehouse, mailbox, label_changes="refetch", label_change_units=0)
+    assert run.telemetry["deferred"] == 0
+    assert_mirrors(warehouse, mailbox)
+
+
+@on_both_targets
+def test_a_message_that_keeps_failing_is_set_aside_by_the_second_run(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    culprit = mailbox.live_ids()[3]
+    fault(mailbox, "messages.get", culprit, times=None, status=500)
+    first = run_gmail(warehouse, mailbox)
+    assert isinstance(first.error, FetchIncomplete)
+    assert first.error.retryable
+    assert first.telemetry["unfetched"] == 1
+    assert (position(warehouse) or {})["unfetched"] == [culprit]
+    assert set(live(warehouse)) == set(mailbox.live_ids()) - {culprit}
+    assert events(warehouse, first.correlation_id)[-1]["event_type"] == "job.failed"
+
+    mailbox.change(deliver=1)
+    second = run_gmail(warehouse, mailbox)
+    assert isinstance(second.error, DeadLettered)
+    assert second.telemetry["new_dead_letters"] == 1
+    assert set(live(warehouse)) == set(mailbox.live_ids()) - {culprit}
+    [letter] = Stored(warehouse, "gmail", "acct1").dead_letters()
+    assert (letter.external_id, letter.attempts) == (culprit, 2)
+
+    third = run_gmail(warehouse, mailbox)
+    assert third.error is None
+    assert third.telemetry["api_units"] == 2
+    for run in (first, second, third):
+        assert_accounted(run.telemetry)
+
+
+def test_a_message_that_fails_once_is_stored_by_the_next_run(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.change(deliver=2)
+    culprit = mailbox.live_ids()[0]
+    fault(mailbox, "messages.get", culprit, times=4, status=503)
+    assert isinstance(run_gmail(warehouse, mailbox).error, FetchIncomplete)
+    assert run_gmail(warehouse, mailbox).error is None
+    assert_mirrors(warehouse, mailbox)
+    assert "unfetched" not in (position(warehouse) or {})
+
+
+def test_an_api_that_is_down_fails_the_run_and_sets_nothing_aside(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    fault(mailbox, "messages.get", times=None, status=503)
+    for _ in range(2):
+        run = run_gmail(warehouse, mailbox)
+        assert isinstance(run.error, TransientSourceError)
+    assert Stored(warehouse, "gmail", "acct1").dead_letters() == []
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after it happens."""
+
+
+def killed_after(objects: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the source die after so many objects."""
+    fetch = GmailSource.fetch
+
+    def dying(self: GmailSource, request: FetchRequest) -> Iterator[Item]:
+        left = objects
+        for item in fetch(self, request):
+            yield item
+            left -= isinstance(item, Observed)
+            if left == 0:
+                raise Killed
+
+    monkeypatch.setattr(GmailSource, "fetch", dying)
+
+
+@pytest.mark.parametrize("mode", ["backfill", "incremental", "resync"])
+def test_a_killed_run_costs_a_chunk_at_most(
+    warehouse: Warehouse, mailbox: Sandbox, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    options = IngestOptions(batch_size=4)
+    if mode != "backfill":
+        run_gmail(warehouse, mailbox)
+        mailbox.change(deliver=20, labels={"ids": 3, "add": ["Label_2"]}, delete=2)
+    if mode == "resync":
+        history_id = mailbox.change(deliver=1)["history_id"]
+        mailbox.settings(history_expired_before=history_id)
+    to_fetch = len(set(mailbox.live_ids()) - set(live(warehouse)))
+    mailbox.reset_stats()
+    with monkeypatch.context() as patch:
+        killed_after(11, patch)
+        with pytest.raises(Killed):
+            run_gmail(warehouse, mailbox, options, workers=1)
+    # One more is under way when the process dies, and a window of them is requested.
+    window = 4
+    run = run_gmail(warehouse, mailbox, options, workers=1)
+    assert run.error is None
+    assert fetched(mailbox) <= to_fetch + 3 + options.batch_size + window
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_full_resync_in_bounded_runs_ends(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.reset_stats()
+    total = len(mailbox.live_ids())
+    run = run_gmail(warehouse, mailbox, IngestOptions(full_resync=True, max_objects=10))
+    assert run.telemetry["has_more"]
+    runs = [run]
+    while runs[-1].telemetry["has_more"]:
+        runs.append(run_gmail(warehouse, mailbox, IngestOptions(full_resync=True, max_objects=10)))
+    assert fetched(mailbox) == total
+    assert {run.telemetry["mode"] for run in runs} == {"resync"}
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_backfill_in_bounded_runs_follows_the_mailbox(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run = run_gmail(warehouse, mailbox, IngestOptions(max_objects=10))
+    held = sorted(live(warehouse))
+    mailbox.change(labels={"ids": held[:2], "add": ["Label_6"]}, delete=held[2:4], deliver=2)
+    rounds = 0
+    while run.telemetry["has_more"]:
+        run = run_gmail(warehouse, mailbox, IngestOptions(max_objects=10))
+        assert run.telemetry["mode"] == "full"
+        rounds += 1
+    assert rounds == 2
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_another_mailbox_behind_the_same_name_is_refused(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    before = live(warehouse)
+    mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
+    other = {"mutate": {"set": {"emailAddress": "other@example.com"}}}
+    fault(mailbox, "getProfile", times=None, **other)
+    run = run_gmail(warehouse, mailbox)
+    assert type(run.error) is SourceError
+    assert "another mailbox" in str(run.error)
+    assert "example.com" not in json.dumps(events(warehouse), default=str)
+    assert live(warehouse) == before
+
+
+@pytest.mark.parametrize("fetch_format", ["full", "metadata", "raw"])
+def test_threads_are_read_whole_where_that_is_cheaper(
+    warehouse: Warehouse, mailbox: Sandbox, fetch_format: str
+) -> None:
+    run = run_gmail(warehouse, mailbox, fetch_format=fetch_format, unit_costs={})
+    requests = mailbox.stats()["requests"]
+    ids = mailbox.live_ids()
+    assert run.counts == {"inserted": len(ids) + LABELS}
+    if fetch_format == "raw":
+        assert "threads.get" not in requests
+        return
+    assert requests["threads.get"] > 0
+    assert requests["messages.get"] < len(ids)
+    assert run.telemetry["api_units"] < 20 * len(ids)
+    for message_id in ids if fetch_format == "full" else ():
+        payload = without_attachment_ids(json.loads(stored(warehouse)[message_id]["payload"]))
+        assert payload == message_of(mailbox, message_id)
+
+
+def test_a_thread_that_fails_is_read_message_by_message(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    mailbox.set_faults(
+        [
+            {"match": {"method": "threads.get"}, "times": None, "action": {"status": 500}},
+        ]
+    )
+    run = run_gmail(warehouse, mailbox, unit_costs={})
+    assert run.error is None
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_attachments_are_objects_too_up_to_a_size(warehouse: Warehouse) -> None:
+    with Sandbox(size=120, seed=4) as mailbox:
+        run = run_gmail(warehouse, mailbox, attachment_max_bytes=1_500)
+        rows = [row for row in stored(warehouse).values() if ":attachment:" in row["idem_key"]]
+        assert len(rows) == run.telemetry["objects"]["attachment"] > 3
+        messages = live(warehouse)
+        for row in rows:
+            message_id, _, part_id = row["external_id"].partition(":")
+            assert json.loads(row["payload"])["size"] <= 1_500
+            assert row["object_created_at"] == messages[message_id]["object_created_at"]
+            assert part_id
+        assert_accounted(run.telemetry)
+
+        with_attachment = rows[0]["external_id"].partition(":")[0]
+        mailbox.change(labels={"ids": [with_attachment], "add": ["Label_3"]})
+        mailbox.reset_stats()
+        run_gmail(warehouse, mailbox, attachment_max_bytes=1_500)
+        assert "messages.attachments.get" not in mailbox.stats()["requests"]
+        mailbox.change(delete=[with_attachment])
+        run_gmail(warehouse, mailbox, attachment_max_bytes=1_500)
+        assert stored(warehouse)[rows[0]["external_id"]]["deleted_at"] is not None
+        mailbox.change(restore=[with_attachment])
+        run_gmail(warehouse, mailbox, attachment_max_bytes=1_500)
+        assert stored(warehouse)[rows[0]["external_id"]]["deleted_at"] is None
+
+
+def test_labels_and_profile_are_read_when_they_are_due(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    labels = warehouse.execute(
+        "select external_id from events.raw_objects where object_type = 'label'"
+    )
+    assert len(labels) == LABELS
+    mailbox.reset_stats()
+    run = run_gmail(warehouse, mailbox, labels_interval_hours=0.0)
+    assert mailbox.stats()["requests"] == {"history.list": 1, "getProfile": 1, "labels.list": 1}
+    assert run.counts == {"unchanged": LABELS}
+    assert run.telemetry["mailbox"] == {
+        "messages_total": MAILBOX_SIZE,
+        "threads_total": run.telemetry["mailbox"]["threads_total"],
+    }
