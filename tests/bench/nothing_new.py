@@ -34,6 +34,7 @@ def run(quick: bool) -> Figures:
     with Sandbox(size=250) as sandbox, new_workspace() as workspace:
         variables = {
             "SOURCES__GMAIL__ACCT1__ACCESS_TOKEN": "sandbox",
+            "SOURCES__GMAIL__ACCT1__UNITS_PER_MINUTE": "10000000",
             "SOURCES__GMAIL__ACCT1__API_BASE_URL": sandbox.base_url,
         }
         for _ in range(2):  # the first fetches, the second finds nothing; both warm caches

@@ -219,6 +219,7 @@ class Slot:
             "LANDFALL_EMULATOR_URL": self.emulator or "",
             "LANDFALL_BIGQUERY_DATASET": self.dataset,
             f"SOURCES__GMAIL__{CONNECTION.upper()}__ACCESS_TOKEN": TOKEN,
+            f"SOURCES__GMAIL__{CONNECTION.upper()}__UNITS_PER_MINUTE": "10000000",
             f"SOURCES__GMAIL__{CONNECTION.upper()}__API_BASE_URL": base_url,
             f"SOURCES__GMAIL__{CONNECTION.upper()}__BACKOFF_SECONDS": "0.01",
         }

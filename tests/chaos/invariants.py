@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from signal import Signals
 from typing import Any
 
+from loaders.sandbox.layout import LABEL_NAMES
 from tests.chaos.snapshots import Event, Snapshot
 
 MAX_OWN_EVENTS = 3
@@ -59,13 +60,17 @@ def _exit_codes(evidence: Evidence) -> Iterator[str]:
 
 def _stored(evidence: Evidence) -> Iterator[str]:
     """Every message is there, once, as it was served, and nothing else is."""
-    counts = collections.Counter(row["external_id"] for row in evidence.clean.objects)
+    messages = [row for row in evidence.clean.objects if row["object_type"] == "message"]
+    labels = {row["external_id"] for row in evidence.clean.objects} & LABEL_NAMES.keys()
+    for label in sorted(LABEL_NAMES.keys() - labels):
+        yield f"label {label} is missing"
+    counts = collections.Counter(row["external_id"] for row in messages)
     for external_id in sorted(evidence.mailbox.keys() - counts.keys()):
         yield f"{external_id} is missing"
     for external_id, count in sorted(counts.items()):
         if count > 1:
             yield f"{external_id} is there {count} times"
-    for row in evidence.clean.objects:
+    for row in messages:
         external_id = row["external_id"]
         if external_id not in evidence.mailbox:
             yield f"{external_id} is not in the mailbox"
@@ -122,9 +127,9 @@ def _interrupted(evidence: Evidence) -> Iterator[str]:
 
 
 def _cursor(evidence: Evidence) -> Iterator[str]:
-    """A cursor that the kill left visible covers the whole mailbox."""
+    """A cursor that the kill left visible covers what it says: here the whole mailbox."""
     killed = evidence.killed
-    if not killed.visible_cursors:
+    if not killed.complete_cursors:
         return
     covered = {row["external_id"] for row in killed.objects}
     covered |= {row.external_id for row in killed.queue if row.is_complete}

@@ -60,7 +60,8 @@ class Snapshot:
     spooled: list[Event]
     objects: list[dict[str, Any]]
     queue: list[Queued]
-    visible_cursors: int
+    complete_cursors: int
+    """Visible cursors that claim to cover the whole mailbox."""
 
 
 def copy_file(warehouse: Path, into: Path) -> None:
@@ -104,7 +105,10 @@ def read_snapshot(directory: Path) -> Snapshot:
         spooled=spooled,
         objects=[_object(row) for row in rows["raw_objects"]],
         queue=[Queued(*row) for row in rows["landed_objects"]],
-        visible_cursors=len(rows["cursors"]),
+        complete_cursors=sum(
+            stream == "messages" and "snapshot" not in json.loads(cursor)
+            for stream, cursor in rows["cursors"]
+        ),
     )
 
 
@@ -137,7 +141,7 @@ _QUERIES = {
         select idem_key, external_id, {{micros}}(observed_at), {_LOADED}
         from {{staging}}.landed_objects order by idem_key
     """,
-    "cursors": f"select stream from {{staging}}.cursors where {_LOADED}",
+    "cursors": f"select stream, cursor from {{staging}}.cursors where {_LOADED}",
 }
 
 Rows = dict[str, list[Sequence[Any]]]

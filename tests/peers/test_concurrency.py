@@ -41,6 +41,7 @@ def test_two_first_jobs_at_once_both_end_well(
         for connection, sandbox in zip(CONNECTIONS, (first, second), strict=True):
             prefix = f"SOURCES__GMAIL__{connection.upper()}__"
             environment[f"{prefix}ACCESS_TOKEN"] = "token-of-the-sandbox"
+            environment[f"{prefix}UNITS_PER_MINUTE"] = "10000000"
             environment[f"{prefix}API_BASE_URL"] = sandbox.base_url
         expected = {
             "acct1": len(set(first.live_ids())),

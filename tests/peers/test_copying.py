@@ -46,6 +46,7 @@ def environment(
             "LANDFALL_BIGQUERY_DATASET": "copied",
             "LANDFALL_EMULATOR_URL": emulator.url,
             "SOURCES__GMAIL__ACCT1__ACCESS_TOKEN": "token-of-the-sandbox",
+            "SOURCES__GMAIL__ACCT1__UNITS_PER_MINUTE": "10000000",
             "SOURCES__GMAIL__ACCT1__API_BASE_URL": sandbox.base_url,
         }.items():
             monkeypatch.setenv(name, value)

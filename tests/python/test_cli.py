@@ -349,7 +349,7 @@ def test_status_shows_runs_newest_first(
 ) -> None:
     good = run_gmail(warehouse, sandbox)
     sandbox.set_faults(
-        [{"match": {"method": "getProfile"}, "action": {"status": 401}, "times": None}]
+        [{"match": {"method": "history.list"}, "action": {"status": 401}, "times": None}]
     )
     bad = run_gmail(warehouse, sandbox)
     _, out, _ = run_main(capsys, "status")
@@ -357,7 +357,7 @@ def test_status_shows_runs_newest_first(
     assert header.split()[:2] == ["started", "(UTC)"]
     assert [row.split()[-1] for row in rows[:2]] == [bad.correlation_id, good.correlation_id]
     assert [row.split()[2] for row in rows[:2]] == ["failed", "completed"]
-    assert rows[2].startswith(f"{bad.correlation_id}: gmail: getProfile refused with 401")
+    assert rows[2].startswith(f"{bad.correlation_id}: gmail: history.list refused with 401")
     _, out, _ = run_main(capsys, "status", "--json", "--limit", "1")
     [run] = json.loads(out)
     assert run["correlation_id"] == bad.correlation_id

@@ -19,6 +19,7 @@ from loaders.warehouse import Warehouse
 from .conftest import (
     LABELS,
     MAILBOX_SIZE,
+    Run,
     assert_accounted,
     events,
     on_both_targets,
@@ -152,8 +153,7 @@ def test_a_listing_that_skips_a_message_does_not_bury_it(
 ) -> None:
     run_gmail(warehouse, mailbox)
     mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
-    skipping = {"mutate": {"set": {"messages": []}}}
-    fault(mailbox, "messages.list", **skipping)
+    fault(mailbox, "messages.list", mutate={"set": {"messages": []}})
     run = run_gmail(warehouse, mailbox)
     assert run.counts.get("deleted") is None
     assert set(live(warehouse)) <= set(mailbox.live_ids())
@@ -167,7 +167,7 @@ def test_label_changes_wait_when_they_cost_too_much(warehouse: Warehouse, mailbo
     arrived = len(set(mailbox.live_ids()) - set(ids))
     costs = {"threads.get": 10_000, "messages.get": 20}
     changed = len({key for key in ids[:7] if is_changed(warehouse, mailbox, key)})
-    runs = []
+    runs: list[Run] = []
     while not runs or runs[-1].telemetry["has_more"]:
         mailbox.reset_stats()
         run = run_gmail(warehouse, mailbox, unit_costs=costs, label_change_units=65)
@@ -269,7 +269,8 @@ def killed_after(objects: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_killed_run_costs_a_chunk_at_most(
     warehouse: Warehouse, mailbox: Sandbox, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    options = IngestOptions(batch_size=4)
+    chunk = 4
+    options = IngestOptions(batch_size=chunk)
     if mode != "backfill":
         run_gmail(warehouse, mailbox)
         mailbox.change(deliver=20, labels={"ids": 3, "add": ["Label_2"]}, delete=2)
@@ -286,7 +287,7 @@ def test_a_killed_run_costs_a_chunk_at_most(
     window = 4
     run = run_gmail(warehouse, mailbox, options, workers=1)
     assert run.error is None
-    assert fetched(mailbox) <= to_fetch + 3 + options.batch_size + window
+    assert fetched(mailbox) <= to_fetch + 3 + chunk + window
     assert_mirrors(warehouse, mailbox)
 
 
@@ -325,8 +326,8 @@ def test_another_mailbox_behind_the_same_name_is_refused(
     run_gmail(warehouse, mailbox)
     before = live(warehouse)
     mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
-    other = {"mutate": {"set": {"emailAddress": "other@example.com"}}}
-    fault(mailbox, "getProfile", times=None, **other)
+    other = {"set": {"emailAddress": "other@example.com"}}
+    fault(mailbox, "getProfile", times=None, mutate=other)
     run = run_gmail(warehouse, mailbox)
     assert type(run.error) is SourceError
     assert "another mailbox" in str(run.error)

@@ -18,6 +18,7 @@ import duckdb
 import pytest
 
 from loaders.config import PROJECT_DIR
+from loaders.sandbox.layout import LABEL_NAMES
 from tests.chaos.cases import EMULATOR_SAMPLE, SAMPLE, Case, parse_case
 from tests.chaos.harness import MAILBOX, OUTCOME, read_evidence
 from tests.chaos.invariants import Evidence, violations
@@ -198,7 +199,7 @@ def test_planted_fault_is_reported_and_nothing_else(
 ) -> None:
     evidence_dir = evidence_of(DUCKDB)
     evidence = read_case(evidence_dir, evidence_dir)
-    listed = len(evidence.mailbox)
+    listed = len(evidence.mailbox) + len(LABEL_NAMES)
     values = {"message": min(evidence.mailbox), "victim": evidence.killed.events[0].correlation_id}
     shutil.copytree(evidence_dir / PLANTED_IN.directory, tmp_path / PLANTED_IN.directory)
 
