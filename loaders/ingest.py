@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from loaders import crashpoints, transform
+from loaders import crashpoints, dead_letters, transform
 from loaders.errors import LandfallError, LandingError, describe
 from loaders.items import (
     Cursor,
@@ -115,6 +115,7 @@ class Ingestion:
             timeout_seconds=options.max_duration + HARD_TIMEOUT_MARGIN,
         )
         self.summary: RunSummary | None = None
+        self._settled: list[str] = []
         self._warehouse = warehouse
         self._open_source = open_source
         self._options = options
@@ -165,6 +166,7 @@ class Ingestion:
                 crashpoints.reached("extract.first_object")
                 self._take(item, landing, tally)
             landing.flush()
+            self._settled = request.settled
         except LandingError:
             self.job.step = "land"
             raise
@@ -236,6 +238,7 @@ class Ingestion:
             )
             if result.error:
                 raise result.error
+            dead_letters.forget(self._warehouse, self._settled)
             if telemetry["new_dead_letters"]:
                 raise DeadLettered(
                     f"{self.job.source_system}: {telemetry['new_dead_letters']} object(s) could not"

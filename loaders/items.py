@@ -154,6 +154,8 @@ class FetchRequest:
     """Set by the source: changed objects that wait for a later run."""
     unfetched: int = 0
     """Set by the source: objects that it failed on and that the next run tries again."""
+    settled: list[str] = dataclasses.field(default_factory=list)
+    """Set by the source: dead letters that a retry has dealt with, by their ids."""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Set by the source: what it tells of itself in the telemetry; no content."""
 

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 from typing import Any
 
+from loaders.dead_letters import open_letters
 from loaders.runs import ORPHANED, OpenRun
 from loaders.warehouse import Warehouse
 
@@ -121,29 +122,10 @@ def print_runs(runs: list[Run]) -> None:
 
 
 def dead_letters(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
-    """The newest dead letters, without their payloads."""
-    columns = (
-        "created_at",
-        "source_system",
-        "connection_name",
-        "object_type",
-        "external_id",
-        "reason",
-        "attempts",
-        "correlation_id",
-    )
+    """The newest dead letters that are not settled, without their payloads."""
     if not warehouse.is_bootstrapped():
         return []
-    rows = warehouse.execute(
-        # Distinct: a load that was killed and repeated may have landed one twice.
-        f"select distinct {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
-        # A package that was refused has left its dead letters behind, and landed them again.
-        " where _dlt_load_id in"
-        f" (select load_id from {warehouse.staging_table('_dlt_loads')} where status = 0)"
-        " order by created_at desc limit ?",
-        (limit,),
-    )
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return [letter.as_json() for letter in open_letters(warehouse, limit=limit)]
 
 
 def print_dead_letters(letters: list[dict[str, Any]]) -> None:

@@ -5,29 +5,18 @@ Only complete loads count: a package is there when dlt has written its row in _d
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from loaders.dead_letters import DeadLetter, open_letters
 from loaders.idem_keys import idem_key
 from loaders.warehouse import Warehouse
 
 _FEW = 10_000
 """Ids up to which they are asked for by name; of more all are read."""
 _ASKED_AT_ONCE = 2_000
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An object that could not be stored, and its text when there is one."""
-
-    object_type: str
-    external_id: str | None
-    text: str | None
-    attempts: int
-    created_at: dt.datetime
 
 
 class Stored:
@@ -119,17 +108,10 @@ class Stored:
         return {external_id for (external_id,) in rows}
 
     def dead_letters(self) -> list[DeadLetter]:
-        """All dead letters, oldest first."""
+        """Dead letters that are not settled, with their texts, newest first."""
         if self._is_empty:
             return []
-        rows = self._warehouse.execute(
-            "select object_type, external_id, payload, attempts, created_at"
-            f" from {self._warehouse.staging_table('dead_letters')}"
-            f" where source_system = ? and connection_name = ? and {self._complete()}"
-            " order by created_at",
-            self._connection,
-        )
-        return [DeadLetter(*row) for row in rows]
+        return open_letters(self._warehouse, *self._connection, with_payload=True)
 
     def cursor(self, stream: str) -> dict[str, Any] | None:
         """The newest cursor of a stream."""

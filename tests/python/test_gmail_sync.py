@@ -409,3 +409,48 @@ def test_labels_and_profile_are_read_when_they_are_due(
         "messages_total": MAILBOX_SIZE,
         "threads_total": run.telemetry["mailbox"]["threads_total"],
     }
+
+
+@on_both_targets
+def test_a_retry_reads_dead_letters_again_and_settles_them(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    ids = mailbox.live_ids()
+    poisoned = [{"match": {"method": "messages.get", "id": key}, "times": None} for key in ids[:3]]
+    mailbox.set_faults([{**rule, "action": {"body": "<html>"}} for rule in poisoned])
+    run_gmail(warehouse, mailbox)
+    assert len(Stored(warehouse, "gmail", "acct1").dead_letters()) == 3
+
+    mailbox.set_faults([{**poisoned[0], "action": {"body": "<html>"}}])
+    mailbox.change(delete=[ids[2]])
+    mailbox.reset_stats()
+    run = run_gmail(warehouse, mailbox, IngestOptions(retry=True))
+    assert isinstance(run.error, DeadLettered)
+    assert run.telemetry["mode"] == "retry"
+    assert mailbox.stats()["requests"] == {"messages.get": 3}
+    assert run.counts == {"inserted": 1}
+    assert run.telemetry["gone"] == 1
+    assert_accounted(run.telemetry)
+    [letter] = Stored(warehouse, "gmail", "acct1").dead_letters()
+    assert letter.external_id == ids[0]
+
+    mailbox.set_faults([])
+    run = run_gmail(warehouse, mailbox, IngestOptions(retry=True))
+    assert run.error is None
+    rows = warehouse.execute("select count(*) from events_staging.dead_letters")
+    assert rows == [(0,)]
+    run_gmail(warehouse, mailbox)
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_letter_with_nothing_but_a_text_is_tried_again(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    fault(mailbox, "labels.list", json={"labels": [{"name": "no id"}]})
+    run = run_gmail(warehouse, mailbox, labels_interval_hours=0.0)
+    assert isinstance(run.error, DeadLettered)
+    run = run_gmail(warehouse, mailbox, IngestOptions(retry=True))
+    assert isinstance(run.error, DeadLettered)
+    [letter] = Stored(warehouse, "gmail", "acct1").dead_letters()
+    assert letter.reason == "gmail label without an id"

@@ -7,7 +7,7 @@ import concurrent.futures
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from loaders.errors import TransientSourceError
@@ -36,7 +36,7 @@ class Batch:
 class Fetcher:
     """Reads messages for one run and counts what became of them.
 
-    `failed_before` are the messages that the last run failed on: what fails once more is
+    `failed_before` says how often earlier runs failed on a message: what fails once more is
     set aside, what fails for the first time is kept in `unfetched`. What is not there (any
     more) is kept in `gone`.
     """
@@ -46,7 +46,7 @@ class Fetcher:
         client: GmailClient,
         pool: concurrent.futures.Executor,
         request: FetchRequest,
-        failed_before: Collection[str] = (),
+        failed_before: Mapping[str, int] | None = None,
     ) -> None:
         self.unfetched: list[str] = []
         self.attempted: set[str] = set()
@@ -56,7 +56,7 @@ class Fetcher:
         self._client = client
         self._pool = pool
         self._request = request
-        self._failed_before = frozenset(failed_before)
+        self._failed_before = failed_before or {}
         self._left = request.max_objects
         self._hidden = frozenset() if client.config.include_spam_trash else HIDDEN_LABELS
         self._attachments: set[str] | None = None
@@ -225,7 +225,7 @@ class Fetcher:
             return [self._failed(message_id, error)]
 
     def _failed(self, message_id: str, error: TransientSourceError) -> Unfetched:
-        attempts = 2 if message_id in self._failed_before else 1
+        attempts = self._failed_before.get(message_id, 0) + 1
         return Unfetched(MESSAGE, message_id, str(error), attempts)
 
     def _read_attachments(self, message_id: str, value: Mapping[str, Any]) -> Iterator[Item]:
@@ -242,9 +242,10 @@ class Fetcher:
             except NotFound:
                 continue  # gone with its message
             except TransientSourceError as error:
-                if message_id not in self._failed_before or self._request.cancelled.is_set():
+                attempts = self._failed_before.get(message_id, 0) + 1
+                if attempts == 1 or self._request.cancelled.is_set():
                     raise
-                yield Unfetched(ATTACHMENT, external_id, str(error), attempts=2)
+                yield Unfetched(ATTACHMENT, external_id, str(error), attempts)
             else:
                 yield Observed(ATTACHMENT, body, observed_at, external_id, created_at)
 

@@ -10,12 +10,13 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from loaders.dead_letters import DeadLetter
 from loaders.idem_keys import idem_key
-from loaders.items import FetchRequest, Gone, Item, Observed
+from loaders.items import FetchRequest, Gone, Item, Listed, Observed
 from loaders.sources.gmail import snapshot as snapshots
 from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.config import GmailConfig
-from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Fetcher, internal_date
+from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Batch, Fetcher, internal_date
 from loaders.sources.gmail.sync import MailboxSync
 
 
@@ -49,6 +50,8 @@ class GmailSource:
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""
+        if request.retry:
+            return self._retry(request)
         if request.since is not None or request.until is not None:
             return self._between(request)
         return MailboxSync(self._client, self._pool, request).items()
@@ -56,6 +59,26 @@ class GmailSource:
     def close(self) -> None:
         """Stop the worker threads; requests under way are waited for."""
         self._pool.shutdown(cancel_futures=True)
+
+    def _retry(self, request: FetchRequest) -> Iterator[Item]:
+        """The objects of dead letters, read anew; of those that cannot be, their texts again."""
+        request.mode = "retry"
+        letters, failures = request.stored.dead_letters(), dict[str, int]()
+        for letter in letters:
+            if message_id := _message_of(letter):
+                failures[message_id] = max(letter.attempts, failures.get(message_id, 1))
+            elif letter.payload is not None:
+                yield Listed(1)
+                yield Observed(letter.object_type, letter.payload, letter.created_at)
+                request.settled.append(letter.dead_letter_id)
+        fetcher = Fetcher(self._client, self._pool, request, failures)
+        yield from fetcher.run([Batch(key, (key,)) for key in failures])
+        for message_id in sorted(fetcher.gone):
+            yield Gone(MESSAGE, message_id)
+        request.settled += [
+            letter.dead_letter_id for letter in letters if _message_of(letter) in fetcher.attempted
+        ]
+        request.has_more = fetcher.is_bounded
 
     def _between(self, request: FetchRequest) -> Iterator[Item]:
         """Messages between two dates that are not held; where the sync stands is left alone."""
@@ -76,6 +99,13 @@ class GmailSource:
             yield Gone(MESSAGE, message_id)
         request.unfetched = len(fetcher.unfetched)
         request.has_more = fetcher.is_bounded
+
+
+def _message_of(letter: DeadLetter) -> str | None:
+    """The message to read for a letter: an attachment comes with its message."""
+    if letter.external_id is None or letter.object_type not in (MESSAGE, ATTACHMENT):
+        return None
+    return letter.external_id.partition(":")[0]
 
 
 def _query(request: FetchRequest) -> str:

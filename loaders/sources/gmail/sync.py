@@ -44,7 +44,7 @@ class MailboxSync:
         self._cursor = request.stored.cursor(MESSAGES)
         self._before = Position.read(self._cursor)
         failed_before = self._before.unfetched if self._before else ()
-        self._fetcher = Fetcher(client, pool, request, failed_before)
+        self._fetcher = Fetcher(client, pool, request, dict.fromkeys(failed_before, 1))
         self._profile: dict[str, Any] | None = None
 
     def items(self) -> Iterator[Item]:
@@ -294,7 +294,10 @@ class MailboxSync:
         }
         read_at = self._request.clock.now()
         labels = self._client.labels(self._request)
-        gone = self._request.stored.held(LABEL) - {str(value.get("id")) for _, value in labels}
+        ids = {value.get("id") for _, value in labels}
+        # A mailbox has labels of its own: an answer without them is no reason to bury any.
+        is_whole = bool(ids) and None not in ids
+        gone = self._request.stored.held(LABEL) - ids if is_whole else set()
         yield Listed(len(labels) + len(gone))
         for text, value in labels:
             yield Observed(LABEL, text, read_at, value.get("id"))
