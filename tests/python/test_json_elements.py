@@ -1,0 +1,58 @@
+"""Elements of an array in an answer, each in the very text that was sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loaders.json_elements import json_elements
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def test_numbers_escapes_and_order_are_kept() -> None:
+    text = '{ "a" : [1, {"b": 2}], "messages" : [ {"z":1.0, "a":"\\u003c"} , {"n":1e5} ], "c":3}'
+    assert [part for part, _ in json_elements(text, "messages")] == [
+        '{"z":1.0, "a":"\\u003c"}',
+        '{"n":1e5}',
+    ]
+
+
+@given(
+    st.dictionaries(st.text(), values, max_size=4),
+    st.lists(values, max_size=5),
+    st.sampled_from([None, 1, 4]),
+    st.booleans(),
+)
+def test_elements_are_the_parsed_ones(
+    others: dict[str, Any], elements: list[Any], indent: int | None, ascii_only: bool
+) -> None:
+    others.pop("data", None)
+    text = json.dumps(
+        {**others, "data": elements, "more": {"data": []}}, indent=indent, ensure_ascii=ascii_only
+    )
+    found = list(json_elements(text, "data"))
+    assert [value for _, value in found] == elements
+    assert [json.loads(part) for part, _ in found] == elements
+    assert all(part in text for part, _ in found)
+
+
+@pytest.mark.parametrize("text", ["{}", ' {"a": 1} ', '{"a": {"data": [1]}}', '{"data": []}'])
+def test_nothing_without_the_member_or_elements(text: str) -> None:
+    assert list(json_elements(text, "data")) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"data": 1}', '{"data": [1,]}', '{"data": [1', '{"a" 1}', "<html>"]
+)
+def test_what_is_no_such_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"JSON|[Ee]xpecting"):
+        list(json_elements(text, "data"))
