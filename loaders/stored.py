@@ -34,49 +34,45 @@ class Stored:
         self._connection = (source_system, connection_name)
         self._is_empty = is_empty
 
-    def held(
-        self,
-        object_type: str,
-        among: Collection[str] | None = None,
-        seen_since: dt.datetime | None = None,
-    ) -> set[str]:
+    def held(self, object_type: str, among: Collection[str] | None = None) -> set[str]:
         """Ids of an object type that raw_objects holds alive, or that wait in complete loads.
 
-        Only those `among` some ids, and only those observed at `seen_since` or later.
+        With `among`, only those of them; see held_ids for a type with very many objects.
         """
-        if self._is_empty or (among is not None and not among):
-            return set()
         if among is None or len(among) > _FEW:
-            ids = self._held(object_type, "", [], seen_since)
+            ids = {external_id for external_id, _ in self.held_ids(object_type)}
             return ids if among is None else ids.intersection(among)
         found: set[str] = set()
         keys = [idem_key(*self._connection, object_type, external_id) for external_id in among]
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             some = keys[start : start + _ASKED_AT_ONCE]
-            condition = f" and idem_key in ({', '.join('?' * len(some))})"
-            found |= self._held(object_type, condition, some, seen_since)
+            found.update(external_id for external_id, _ in self._held(object_type, some))
         return found
 
+    def held_ids(
+        self, object_type: str, seen_since: dt.datetime | None = None
+    ) -> Iterator[tuple[str, bool]]:
+        """The same ids, some twice, each with whether it was observed at `seen_since` or later."""
+        for external_id, last_seen in self._held(object_type):
+            yield external_id, seen_since is None or last_seen >= seen_since
+
     def _held(
-        self,
-        object_type: str,
-        condition: str,
-        keys: Sequence[str],
-        seen_since: dt.datetime | None,
-    ) -> set[str]:
-        of_type = f"source_system = ? and connection_name = ? and object_type = ?{condition}"
-        since = "" if seen_since is None else " and {} >= ?"
-        values = (*self._connection, object_type, *keys, *([seen_since] if seen_since else []))
-        rows = self._warehouse.execute(
-            f"select external_id from {self._warehouse.table('raw_objects')}"
-            f" where {of_type} and deleted_at is null{since.format('last_seen')}"
+        self, object_type: str, keys: Sequence[str] = ()
+    ) -> Iterator[tuple[str, dt.datetime]]:
+        if self._is_empty:
+            return
+        of_type = "source_system = ? and connection_name = ? and object_type = ?"
+        if keys:
+            of_type += f" and idem_key in ({', '.join('?' * len(keys))})"
+        queue = self._warehouse.staging_table("landed_objects")
+        yield from self._warehouse.stream(
+            f"select external_id, last_seen from {self._warehouse.table('raw_objects')}"
+            f" where {of_type} and deleted_at is null"
             " union all"
-            f" select external_id from {self._warehouse.staging_table('landed_objects')}"
-            f" where {of_type} and not is_deleted{since.format('observed_at')}"
-            f" and {self._complete()}",
-            values * 2,
+            f" select external_id, observed_at from {queue}"
+            f" where {of_type} and not is_deleted and {self._complete()}",
+            (*self._connection, object_type, *keys) * 2,
         )
-        return {external_id for (external_id,) in rows}
 
     def members(self, object_type: str, path: str) -> Iterator[tuple[str, Any]]:
         """(id, JSON value at a path) of every live object; of what is queued, once more."""

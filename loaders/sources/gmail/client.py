@@ -16,10 +16,12 @@ from loaders.errors import SourceError, TransientSourceError
 from loaders.items import FetchRequest
 from loaders.json_elements import json_elements
 from loaders.pacing import TokenBucket
-from loaders.sources.gmail.config import SCOPES, GmailConfig
+from loaders.sources.gmail.config import AUTHORISE, SCOPES, GmailConfig
 
 PAGE_SIZE = 500
 """Ids in a page of messages.list and history.list, at most (Gmail API v1, maxResults)."""
+_LARGEST_THREAD = 100
+"""Messages of a thread that one answer may hold: it is in memory as a whole."""
 
 _RATE_REASONS = {
     "rateLimitExceeded",
@@ -27,7 +29,7 @@ _RATE_REASONS = {
     "quotaExceeded",
     "dailyLimitExceeded",
 }
-_AUTHORISE = "authorise again: python loaders/run.py auth gmail --connection {connection}"
+_AUTHORISE = f"authorise again: {AUTHORISE}"
 _NEXT_STEPS = {
     "insufficientPermissions": f"the credentials lack the scope {SCOPES[0]}; {_AUTHORISE}",
     "ACCESS_TOKEN_SCOPE_INSUFFICIENT": f"the credentials lack the scope {SCOPES[0]}; {_AUTHORISE}",
@@ -37,7 +39,14 @@ _NEXT_STEPS = {
     "unauthorized_client": "authorise domain-wide delegation for this service account and scope",
     "authError": f"the credentials are not accepted; {_AUTHORISE}",
     "invalid_grant": f"the token has expired or was revoked; {_AUTHORISE}",
+    "invalid_client": f"the OAuth client is not known; see it in Google Cloud, {_AUTHORISE}",
+    "deleted_client": f"the OAuth client was deleted; make one in Google Cloud, {_AUTHORISE}",
+    "invalid_scope": f"the token was not granted its scope; {_AUTHORISE}",
 }
+_KEY_REFUSED = (
+    "the service account's key or its subject is not accepted, or the clock here is wrong; correct"
+    " service_account_file or subject of connection '{connection}'"
+)
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -65,6 +74,13 @@ class GmailClient:
     def cost(self, method: str) -> int:
         """Quota units of a method."""
         return self._costs[method]
+
+    @property
+    def thread_sizes(self) -> tuple[int, int]:
+        """Messages wanted of a thread, from and to, for which threads.get costs fewer units."""
+        if self.config.fetch_format == "raw":  # threads.get does not have it
+            return 1, 0
+        return self._costs["threads.get"] // self._costs["messages.get"] + 1, _LARGEST_THREAD
 
     def profile(self, request: FetchRequest) -> dict[str, Any]:
         """users.getProfile: emailAddress, messagesTotal, threadsTotal, historyId."""
@@ -226,6 +242,8 @@ class GmailClient:
     def _permanent(self, method: str, status: int, reason: str) -> SourceError:
         default = "see the Gmail API's page on errors"
         step = _NEXT_STEPS.get(reason, _NEXT_STEPS["authError"] if status == 401 else default)
+        if _AUTHORISE in step and hasattr(self._credentials, "service_account_email"):
+            step = _KEY_REFUSED
         return SourceError(
             f"gmail: {method} refused with {status} {reason}:"
             f" {step.format(connection=self._connection_name)}"

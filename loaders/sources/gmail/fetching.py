@@ -20,8 +20,6 @@ MAX_UNFETCHED = 20
 """Messages that may fail before the run does: then it is not the messages."""
 _WINDOW = 4
 """Messages queued per worker: enough to keep all busy, few enough to bound memory."""
-_LARGEST_THREAD = 100
-"""Messages wanted of a thread, at most, to read it in one answer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,13 +65,14 @@ class Fetcher:
         In the order of the first message of each batch.
         """
         refs = list(refs)
+        smallest, largest = self._client.thread_sizes
         threads: dict[str, list[str]] = {}
         for message_id, thread_id in refs:
             threads.setdefault(thread_id, []).append(message_id)
         batches: list[Batch] = []
         for message_id, thread_id in refs:
             ids = threads[thread_id]
-            if not self._is_cheaper_by_thread(len(ids)):
+            if not smallest <= len(ids) <= largest:
                 batches.append(Batch(thread_id, (message_id,)))
             elif message_id == ids[0]:
                 batches.append(Batch(thread_id, tuple(ids), by_thread=True))
@@ -83,33 +82,31 @@ class Fetcher:
         """Quota units of a batch."""
         return self._client.cost("threads.get" if batch.by_thread else "messages.get")
 
-    def _is_cheaper_by_thread(self, wanted: int) -> bool:
-        if self._client.config.fetch_format == "raw":  # threads.get does not have it
-            return False
-        one, whole = self._client.cost("messages.get"), self._client.cost("threads.get")
-        return wanted * one > whole and wanted <= _LARGEST_THREAD
-
     def run(
-        self, batches: list[Batch], after: Callable[[int], Iterator[Item]] = lambda done: iter(())
+        self,
+        batches: Iterable[Batch],
+        expected: int,
+        after: Callable[[int], Iterator[Item]] = lambda done: iter(()),
     ) -> Iterator[Item]:
-        """Read the batches and yield what they hold, in their order.
+        """Read the batches, `expected` messages, and yield what they hold, in their order.
 
         `after(n)` adds items once n batches are done. It ends early, and `is_bounded` says so,
         when the run's time or number of objects is used up. Raises TransientSourceError when
         too many messages fail.
         """
-        if self._client.config.attachment_max_bytes and batches and self._attachments is None:
+        if self._client.config.attachment_max_bytes and expected and self._attachments is None:
             self._attachments = self._request.stored.held(ATTACHMENT)
-        expected, settled = sum(len(batch.message_ids) for batch in batches), 0
         yield Listed(expected)
+        todo, settled, done = self._within_bounds(batches), 0, 0
         pending: collections.deque[tuple[Batch, bool, concurrent.futures.Future[list[Item]]]]
         pending = collections.deque()
-        todo, queued, done = collections.deque(batches), 0, 0
+        queued, is_drained = 0, False
         try:
             while True:
-                while todo and queued < _WINDOW * self._client.config.workers:
-                    batch, is_whole = self._within_bounds(todo)
+                while not is_drained and queued < _WINDOW * self._client.config.workers:
+                    batch, is_whole = next(todo, (None, False))
                     if batch is None:
+                        is_drained = True
                         break
                     pending.append((batch, is_whole, self._pool.submit(self._read, batch)))
                     queued += len(batch.message_ids)
@@ -128,19 +125,20 @@ class Fetcher:
         if settled < expected:
             yield Listed(settled - expected)
 
-    def _within_bounds(self, todo: collections.deque[Batch]) -> tuple[Batch | None, bool]:
-        """The next batch, as much of it as may be read, and whether that is all of it."""
-        if self._request.must_stop() or self._left == 0:
-            self.is_bounded = True
-            return None, False
-        batch = todo.popleft()
-        if self._left is None:
-            return batch, True
-        wanted = batch.message_ids[: self._left]
-        self._left -= len(wanted)
-        is_whole = len(wanted) == len(batch.message_ids)
-        self.is_bounded |= not is_whole
-        return dataclasses.replace(batch, message_ids=wanted), is_whole
+    def _within_bounds(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+        """Batches as long as the run may read, and whether each is all of it."""
+        for batch in batches:
+            if self._request.must_stop() or self._left == 0:
+                self.is_bounded = True
+                return
+            if self._left is None:
+                yield batch, True
+                continue
+            wanted = batch.message_ids[: self._left]
+            self._left -= len(wanted)
+            is_whole = len(wanted) == len(batch.message_ids)
+            self.is_bounded |= not is_whole
+            yield dataclasses.replace(batch, message_ids=wanted), is_whole
 
     def _settle(self, items: list[Item]) -> Iterator[Item]:
         for item in items:

@@ -1,98 +1,214 @@
-"""The mailbox as a whole: its ids, and whose labels differ from the stored ones.
+"""The mailbox as a whole: what it lists, against what the warehouse holds.
 
-Source: Gmail API v1, users.messages.list; 5 units a page of 500 ids.
+Ids are kept in an in-memory DuckDB, where a million of them fit in less than 100 MB and sets
+are compared in SQL. Source: Gmail API v1, users.messages.list; 5 units a page of 500 ids.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
 
-from loaders.items import FetchRequest, Listed
+import duckdb
+import pyarrow as pa
+
+from loaders.items import FetchRequest
 from loaders.sources.gmail.client import GmailClient
-from loaders.sources.gmail.fetching import MESSAGE
+from loaders.sources.gmail.fetching import MESSAGE, Batch
+
+_MEMORY = "150MB"
+"""What more ids than that take is spilled to a temporary directory."""
+_ROWS = 20_000
+_SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
+    "listed": [("place", pa.int64()), ("id", pa.string()), ("thread_id", pa.string())],
+    "held": [("id", pa.string()), ("is_fresh", pa.bool_())],
+    "dead": [("id", pa.string())],
+    "labels_then": [("place", pa.int64()), ("id", pa.string()), ("labels", pa.list_(pa.int32()))],
+    "labels_now": [("id", pa.string()), ("label", pa.int32())],
+    "relabelled": [("id", pa.string())],
+}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, slots=True)
+class Counts:
+    """Distinct messages that the mailbox lists, and what is to be done with them."""
+
+    listed: int
+    already_held: int
+    already_dead: int
+    wanted: int
+    units: int
+
+
 class Snapshot:
-    """Messages that are to be read, as {id: thread id}, newest first; and held ones not listed."""
+    """Ids of one mailbox: listed ones, held ones, dead letters. A context manager."""
 
-    wanted: dict[str, str]
-    missing: set[str]
-    total: int
-
-
-def list_mailbox(
-    client: GmailClient,
-    request: FetchRequest,
-    *,
-    held: Collection[str],
-    dead: Collection[str],
-    query: str | None = None,
-) -> Iterator[Listed | Snapshot]:
-    """List all ids and yield what is done with already, then the Snapshot.
-
-    `held` messages need no read; `dead` ones failed for good. Raises what the client raises.
-    """
-    wanted: dict[str, str] = {}
-    missing, dead_left = set(held), set(dead) - set(held)
-    total = 0
-    for page in client.message_refs(request, query):
-        new, known, known_dead = 0, 0, 0
-        for ref in page:
-            message_id = ref["id"]
-            if message_id in missing:
-                missing.remove(message_id)
-                known += 1
-            elif message_id in dead_left:
-                dead_left.remove(message_id)
-                known_dead += 1
-            elif message_id not in wanted and message_id not in held and message_id not in dead:
-                # One string where both are the same: most threads are one message.
-                thread_id = ref.get("threadId", message_id)
-                wanted[message_id] = message_id if thread_id == message_id else thread_id
-                new += 1
-        total += new + known + known_dead
-        yield Listed(known + known_dead, known, known_dead)
-    yield Snapshot(wanted, missing, total)
-
-
-def still_missing(client: GmailClient, request: FetchRequest, missing: Collection[str]) -> set[str]:
-    """Those of the missing that a second listing lacks too.
-
-    A page may skip a message while others are deleted; a wrong tombstone would stay, as
-    history says nothing of a message to which nothing happened.
-    """
-    left = set(missing)
-    if not left:
-        return left
-    for page in client.message_refs(request):
-        if not left:
-            break
-        left.difference_update(ref["id"] for ref in page)
-    return left
-
-
-def relabelled(
-    client: GmailClient, request: FetchRequest, label_ids: Collection[str]
-) -> dict[str, str]:
-    """Stored messages, as {id: thread id}, whose labels differ from those they have now."""
-    bits = {label_id: 1 << number for number, label_id in enumerate(sorted(label_ids))}
-    stored: dict[str, int] = {}
-    for message_id, labels in request.stored.members(MESSAGE, "$.labelIds"):
-        stored[message_id] = sum(
-            bits.setdefault(label, 1 << len(bits)) for label in set(labels or ())
+    def __init__(self, client: GmailClient, request: FetchRequest) -> None:
+        self._client = client
+        self._request = request
+        self._directory = tempfile.TemporaryDirectory(prefix="landfall-ids-")
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": 1,
+                "memory_limit": _MEMORY,
+                "temp_directory": self._directory.name,
+                "preserve_insertion_order": False,
+            },
         )
-    threads: dict[str, str] = {}
-    current: dict[str, int] = {}
-    for label_id in sorted(label_ids):
-        for page in client.message_refs(request, label=label_id):
-            for ref in page:
-                if ref["id"] in stored:
-                    current[ref["id"]] = current.get(ref["id"], 0) | bits[label_id]
-                    threads[ref["id"]] = ref.get("threadId", ref["id"])
-    return {
-        message_id: threads.get(message_id, message_id)
-        for message_id, labels in stored.items()
-        if current.get(message_id, 0) != labels
-    }
+        self._places = itertools.count()
+        for table, columns in _SCHEMAS.items():
+            empty = pa.schema(columns).empty_table()
+            self._connection.register("empty", empty)
+            self._connection.execute(f"create table {table} as select * from empty")
+
+    def __enter__(self) -> Self:
+        """Hold the ids."""
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Forget them."""
+        self._connection.close()
+        self._directory.cleanup()
+
+    def hold(self, ids: Iterable[tuple[str, bool]]) -> None:
+        """Add ids that the warehouse holds, and whether each needs no read."""
+        self._add("held", ids)
+
+    def set_aside(self, ids: Iterable[str]) -> None:
+        """Add ids that lie among the dead letters: not to be read."""
+        self._add("dead", ((message_id,) for message_id in ids))
+
+    def list_mailbox(self, query: str | None = None) -> None:
+        """Add all ids that the mailbox lists; a second listing adds what the first skipped."""
+        refs = itertools.chain.from_iterable(self._client.message_refs(self._request, query))
+        self._add(
+            "listed",
+            ((next(self._places), ref["id"], ref.get("threadId", ref["id"])) for ref in refs),
+        )
+
+    def missing(self) -> list[str]:
+        """Held ids that are not listed."""
+        return self._ids("select distinct id from held anti join listed using (id) order by id")
+
+    def find_relabelled(self, label_ids: Sequence[str]) -> None:
+        """Add to the wanted ones held messages whose labels are not those they have now.
+
+        One listing for each label.
+        """
+        numbers = {label_id: number for number, label_id in enumerate(label_ids)}
+        self._add(
+            "labels_then",
+            (
+                (next(self._places), message_id, _numbered(labels, numbers))
+                for message_id, labels in self._request.stored.members(MESSAGE, "$.labelIds")
+            ),
+        )
+        for label_id in label_ids:
+            pages = self._client.message_refs(self._request, label=label_id)
+            number = numbers[label_id]
+            refs = itertools.chain.from_iterable(pages)
+            self._add("labels_now", ((ref["id"], number) for ref in refs))
+        self._connection.execute(
+            "insert into relabelled"
+            " select id from (select id, arg_max(labels, place) as labels from labels_then"
+            " group by id) as stored"
+            " left join (select id, list_sort(list(distinct label)) as labels from labels_now"
+            " group by id) as current using (id)"
+            " where stored.labels is distinct from coalesce(current.labels, [])"
+        )
+
+    def choose(self) -> Counts:
+        """Decide what is to be read, and by which method; how many messages there are of each
+        kind, and the units that it costs."""
+        smallest, largest = self._client.thread_sizes
+        self._connection.execute(_CHOOSE, {"smallest": smallest, "largest": largest})
+        [(listed, held, dead, wanted, alone, threads)] = self._connection.execute(_COUNT).fetchall()
+        cost = self._client.cost
+        units = alone * cost("messages.get") + threads * cost("threads.get")
+        return Counts(listed, held, dead, wanted, units)
+
+    def batches(self) -> Iterator[Batch]:
+        """What was chosen, newest first, so that it costs as few units as it can."""
+        cursor = self._connection.cursor()
+        cursor.execute(
+            "select batch, thread_id, by_thread, id from chosen where is_wanted"
+            " order by batch, place"
+        )
+        rows = itertools.chain.from_iterable(iter(lambda: cursor.fetchmany(1_000), []))
+        for (_, thread_id, by_thread), some in itertools.groupby(rows, lambda row: row[:3]):
+            yield Batch(thread_id, tuple(row[3] for row in some), by_thread)
+
+    def _ids(self, sql: str) -> list[str]:
+        return [message_id for (message_id,) in self._connection.execute(sql).fetchall()]
+
+    def _add(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        schema = pa.schema(_SCHEMAS[table])
+        rows = iter(rows)
+        while some := list(itertools.islice(rows, _ROWS)):
+            columns = [
+                pa.array(values, field.type)
+                for values, field in zip(zip(*some, strict=True), schema, strict=True)
+            ]
+            self._connection.register("page", pa.Table.from_arrays(columns, schema=schema))
+            self._connection.execute(f"insert into {table} select * from page")
+            self._connection.unregister("page")
+
+
+# One row a listed message. A batch is named by the place of its first message.
+_CHOOSE = """
+create or replace table chosen as
+with messages as (
+    select id, any_value(thread_id) as thread_id, min(place) as place
+    from listed group by id
+),
+
+judged as (
+    select
+        messages.*,
+        held.id is not null as is_held,
+        dead.id is not null as is_dead,
+        relabelled.id is not null as is_relabelled,
+        not is_held and not is_dead or is_relabelled as is_wanted
+    from messages
+    left join (select distinct id from held where is_fresh) as held using (id)
+    left join (select distinct id from dead) as dead using (id)
+    left join relabelled using (id)
+),
+
+threads as (
+    select thread_id, min(place) as first_place
+    from judged where is_wanted
+    group by thread_id having count(*) between $smallest and $largest
+)
+
+select
+    judged.*,
+    threads.thread_id is not null as by_thread,
+    coalesce(threads.first_place, judged.place) as batch
+from judged left join threads using (thread_id)
+"""
+_COUNT = """
+select
+    count(*),
+    count(*) filter (is_held and not is_wanted),
+    count(*) filter (is_dead and not is_held),
+    count(*) filter (is_wanted),
+    count(*) filter (is_wanted and not by_thread),
+    count(distinct batch) filter (is_wanted and by_thread)
+from chosen
+"""
+
+
+def _numbered(labels: Any, numbers: dict[str, int]) -> list[int]:
+    """Labels as sorted numbers; one that the mailbox does not have any more gets a new one."""
+    return sorted({numbers.setdefault(str(label), len(numbers)) for label in labels or ()})

@@ -13,10 +13,10 @@ from typing import Any
 from loaders.dead_letters import DeadLetter
 from loaders.idem_keys import idem_key
 from loaders.items import FetchRequest, Gone, Item, Listed, Observed
-from loaders.sources.gmail import snapshot as snapshots
 from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.config import GmailConfig
 from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Batch, Fetcher, internal_date
+from loaders.sources.gmail.snapshot import Snapshot
 from loaders.sources.gmail.sync import MailboxSync
 
 
@@ -72,7 +72,7 @@ class GmailSource:
                 yield Observed(letter.object_type, letter.payload, letter.created_at)
                 request.settled.append(letter.dead_letter_id)
         fetcher = Fetcher(self._client, self._pool, request, failures)
-        yield from fetcher.run([Batch(key, (key,)) for key in failures])
+        yield from fetcher.run([Batch(key, (key,)) for key in failures], len(failures))
         for message_id in sorted(fetcher.gone):
             yield Gone(MESSAGE, message_id)
         request.settled += [
@@ -82,19 +82,15 @@ class GmailSource:
 
     def _between(self, request: FetchRequest) -> Iterator[Item]:
         """Messages between two dates that are not held; where the sync stands is left alone."""
-        stored, fetcher = request.stored, Fetcher(self._client, self._pool, request)
-        nothing: set[str] = set()
-        for item in snapshots.list_mailbox(
-            self._client,
-            request,
-            held=nothing if request.full_resync else stored.held(MESSAGE),
-            dead=nothing if request.full_resync else stored.dead(MESSAGE),
-            query=_query(request),
-        ):
-            if isinstance(item, snapshots.Snapshot):
-                yield from fetcher.run(fetcher.batches(item.wanted.items()))
-            else:
-                yield item
+        fetcher = Fetcher(self._client, self._pool, request)
+        with Snapshot(self._client, request) as snapshot:
+            if not request.full_resync:
+                snapshot.hold(request.stored.held_ids(MESSAGE))
+                snapshot.set_aside(request.stored.dead(MESSAGE))
+            snapshot.list_mailbox(_query(request))
+            counts = snapshot.choose()
+            yield Listed(counts.listed - counts.wanted, counts.already_held, counts.already_dead)
+            yield from fetcher.run(snapshot.batches(), counts.wanted)
         for message_id in sorted(fetcher.gone):
             yield Gone(MESSAGE, message_id)
         request.unfetched = len(fetcher.unfetched)

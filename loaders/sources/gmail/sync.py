@@ -19,11 +19,11 @@ from typing import Any
 
 from loaders.errors import SourceError, TransientSourceError
 from loaders.items import Cursor, Deleted, FetchRequest, Gone, Item, Listed, Observed
-from loaders.sources.gmail import snapshot as snapshots
 from loaders.sources.gmail.client import GmailClient, NotFound
 from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE, Batch, Fetcher
 from loaders.sources.gmail.history import ADDED, RELABELLED, REMOVED, Change, Changes, read_changes
 from loaders.sources.gmail.position import BACKFILL, RESYNC, Position
+from loaders.sources.gmail.snapshot import Counts, Snapshot
 
 MESSAGES, LABELS = "messages", "labels"
 """Streams: where the history stands; when labels and profile were read last."""
@@ -161,7 +161,7 @@ class MailboxSync:
                 )
                 yield from self._move(reached)
 
-        yield from self._fetcher.run(batches, advance)
+        yield from self._fetcher.run(batches, len(refs), advance)
         return reached
 
     def _read_relabelled(
@@ -177,7 +177,9 @@ class MailboxSync:
             read = done
             return iter(())
 
-        yield from self._fetcher.run(self._affordable(batches), count)
+        affordable = self._affordable(batches)
+        messages = sum(len(batch.message_ids) for batch in affordable)
+        yield from self._fetcher.run(affordable, messages, count)
         left = [key for batch in batches[read:] for key in batch.message_ids]
         self._request.deferred = len(left)
         reached = _last_before(relabelled, left) or position.label_history_id if left else None
@@ -227,22 +229,25 @@ class MailboxSync:
     def _read_snapshot(self, position: Position) -> Generator[Item, None, Position]:
         """Read what the mailbox has and we do not hold; then the history since it was pinned."""
         observed_at = self._request.clock.now()
-        stored, is_full = self._request.stored, position.seen_since is not None
-        held = stored.held(MESSAGE) | self._fetcher.fetched
-        fresh = stored.held(MESSAGE, None, position.seen_since) if is_full else held
-        dead = set() if is_full else stored.dead(MESSAGE)
-        snapshot = yield from _last(
-            snapshots.list_mailbox(self._client, self._request, held=fresh, dead=dead)
-        )
-        missing = snapshot.missing | (held - fresh - snapshot.wanted.keys())
-        missing = snapshots.still_missing(self._client, self._request, missing)
-        yield from self._bury(missing, observed_at)
-        wanted = snapshot.wanted
-        if position.snapshot == RESYNC and not is_full:
-            wanted = wanted | self._relabelled(held - missing)
-        batches = self._fetcher.batches(wanted.items())
-        self._announce(batches, snapshot.total)
-        yield from self._fetcher.run(batches)
+        stored, since = self._request.stored, position.seen_since
+        with Snapshot(self._client, self._request) as snapshot:
+            snapshot.hold(stored.held_ids(MESSAGE, since))
+            snapshot.hold((message_id, True) for message_id in self._fetcher.fetched)
+            if since is None:
+                snapshot.set_aside(stored.dead(MESSAGE))
+            snapshot.list_mailbox()
+            if snapshot.missing():
+                # A page may skip a message while others are deleted, and a wrong tombstone
+                # would stay: history says nothing of a message to which nothing happened.
+                snapshot.list_mailbox()
+            if position.snapshot == RESYNC and since is None:
+                labels = [str(value["id"]) for _, value in self._client.labels(self._request)]
+                snapshot.find_relabelled(labels)
+            counts = snapshot.choose()
+            self._announce(counts)
+            yield Listed(counts.listed - counts.wanted, counts.already_held, counts.already_dead)
+            yield from self._bury(set(snapshot.missing()), observed_at)
+            yield from self._fetcher.run(snapshot.batches(), counts.wanted)
         yield from self._settle_gone()
         if self._fetcher.is_bounded:
             yield from self._move(position)
@@ -253,23 +258,10 @@ class MailboxSync:
         finished = dataclasses.replace(position, snapshot=None, seen_since=None)
         return (yield from self._apply(changes, finished))
 
-    def _relabelled(self, held: set[str]) -> dict[str, str]:
-        """Held messages whose labels changed while nobody followed the history."""
-        if not held:
-            return {}
-        labels = [str(value["id"]) for _, value in self._client.labels(self._request)]
-        changed = snapshots.relabelled(self._client, self._request, labels)
-        fetched = self._fetcher.fetched
-        return {
-            key: thread for key, thread in changed.items() if key in held and key not in fetched
-        }
-
-    def _announce(self, batches: list[Batch], total: int) -> None:
-        messages = sum(len(batch.message_ids) for batch in batches)
-        units = sum(self._fetcher.cost(batch) for batch in batches)
-        minutes = dt.timedelta(seconds=round(60 * units / self._config.units_limit))
+    def _announce(self, counts: Counts) -> None:
+        duration = dt.timedelta(seconds=round(60 * counts.units / self._config.units_limit))
         self._request.say(
-            f"{total:,} messages listed, {messages:,} to fetch: {minutes} at"
+            f"{counts.listed:,} messages listed, {counts.wanted:,} to fetch: {duration} at"
             f" {self._config.units_limit:,} quota units a minute"
         )
 
@@ -318,15 +310,6 @@ class MailboxSync:
                 "gmail: the credentials open another mailbox than this connection has read so far;"
                 " give that mailbox a connection of its own, or correct the credentials"
             )
-
-
-def _last(items: Iterator[Any]) -> Generator[Any, None, Any]:
-    """Yield all but the last item, and return that."""
-    last = next(items)
-    for item in items:
-        yield last
-        last = item
-    return last
 
 
 def _steps(batches: list[Batch], added: dict[str, Change]) -> list[str | None]:
