@@ -6,17 +6,17 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loaders.config import (
-    SANDBOX,
     Connection,
     configure_dlt,
     load_connection,
     load_target,
+    shown,
     state_dir,
 )
 from loaders.errors import LandfallError, UsageError, describe
@@ -31,9 +31,14 @@ from loaders.times import FORMS
 
 if TYPE_CHECKING:
     from loaders.items import Source
+    from loaders.sources.gmail import GmailConfig
+    from loaders.sources.gmail.credentials import FoundCredentials
     from loaders.warehouse import Warehouse
 
 logger = logging.getLogger("landfall")
+
+_SOURCES = ("gmail",)
+_SANDBOX_SIZE = 250
 
 _DESCRIPTION = """\
 Raw Gmail and Stripe objects, brought into a warehouse exactly once, with a job log
@@ -41,6 +46,8 @@ that can be believed.
 """
 _EPILOG = """\
 examples:
+  python loaders/run.py auth gmail --connection me connect a mailbox
+  python loaders/run.py check                      whether a run would find all it needs
   python loaders/run.py gmail                      fetch what is new, merge, check
   python loaders/run.py gmail --since -7d          only mail of the last seven days
   python loaders/run.py gmail --until-done         run after run until nothing is left
@@ -93,6 +100,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     gmail = _command(commands, "gmail", _gmail, "fetch a mailbox, merge it, check it")
     _add_source_options(gmail)
+    _add_auth(commands)
+    check = _command(
+        commands,
+        "check",
+        _check,
+        "whether credentials, mailbox, quota and warehouse are there",
+        "One line for each, with what to do about one that fails. Writes no data and no event.",
+    )
+    check.add_argument("source", nargs="?", choices=_SOURCES, default="gmail")
+    _add_connection(check)
     build = _command(
         commands,
         "build",
@@ -153,10 +170,40 @@ def _command(
     return parser
 
 
-def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--connection", metavar="NAME", help="configured connection (default: the only one)"
+def _add_auth(commands: Any) -> None:
+    auth = _command(
+        commands,
+        "auth",
+        _auth,
+        "connect a mailbox: its owner's consent, and the token for it",
+        "Asks for read access only, and keeps the token in .dlt, readable by you alone."
+        " docs/gmail.md says where the OAuth client comes from.",
+        has_target=False,
     )
+    auth.add_argument("source", choices=_SOURCES)
+    _add_connection(auth, "connection, configured or new (default: the only one)")
+    auth.add_argument(
+        "--client-secrets",
+        type=Path,
+        metavar="FILE",
+        help="OAuth client of type Desktop app (default: the connection's client_secrets_file)",
+    )
+    auth.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="no browser on this machine: print the address, and take the answer pasted",
+    )
+
+
+def _add_connection(
+    parser: argparse.ArgumentParser,
+    help_text: str = "configured connection (default: the only one)",
+) -> None:
+    parser.add_argument("--connection", metavar="NAME", help=help_text)
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    _add_connection(parser)
     parser.add_argument("--since", type=moment, metavar="TIME", help=f"not older than: {FORMS}")
     parser.add_argument("--until", type=moment, metavar="TIME", help="older than: the same forms")
     parser.add_argument(
@@ -188,9 +235,9 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     sandbox.add_argument(
         "--sandbox-size",
         type=positive,
-        default=250,
+        default=_SANDBOX_SIZE,
         metavar="N",
-        help="messages (default 250)",
+        help=f"messages (default {_SANDBOX_SIZE})",
     )
 
 
@@ -209,6 +256,28 @@ def _gmail(options: argparse.Namespace) -> int:
         raise
     with _gmail_source(connection, warehouse, options.sandbox_size) as open_source:
         return _ingest(options, connection, warehouse, open_source)
+
+
+def _auth(options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders.sources.gmail.authorization import authorise, connection_to_authorise
+
+    connection = connection_to_authorise(options.connection)
+    authorise(connection, options.client_secrets, has_browser=not options.no_browser)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders.sources.gmail.checks import check_gmail
+    from loaders.warehouse import open_warehouse
+
+    warehouse = open_warehouse(load_target(options.target), options.lock_wait)
+    connection = load_connection(options.source, options.connection)
+    access = _gmail_access(connection, warehouse, _SANDBOX_SIZE, keep_sandbox=False)
+    with access as (find, configure):
+        works = check_gmail(connection, warehouse, find, configure())
+    return 0 if works else 1
 
 
 def _log_failed_start(
@@ -234,13 +303,23 @@ def _log_failed_start(
 def _gmail_source(
     connection: Connection, warehouse: Warehouse, sandbox_size: int
 ) -> Iterator[Callable[[], Source]]:
-    from loaders.sources.gmail import GmailConfig, GmailSource, load_credentials
+    from loaders.sources.gmail import GmailSource
+
+    with _gmail_access(connection, warehouse, sandbox_size) as (find, configure):
+        yield lambda: GmailSource(connection.name, find().credentials, configure())
+
+
+@contextlib.contextmanager
+def _gmail_access(
+    connection: Connection, warehouse: Warehouse, sandbox_size: int, *, keep_sandbox: bool = True
+) -> Iterator[tuple[Callable[[], FoundCredentials], Callable[[], GmailConfig]]]:
+    """What reads a connection's credentials and options; of the sandbox when it is not real."""
+    from loaders.sources.gmail import GmailConfig
+    from loaders.sources.gmail.credentials import FoundCredentials, find_credentials
 
     if not connection.is_sandbox:
         print(f"connection: gmail '{connection.name}'\nwarehouse: {_shown(warehouse)}")
-        yield lambda: GmailSource(
-            connection.name, load_credentials(connection), GmailConfig.from_connection(connection)
-        )
+        yield lambda: find_credentials(connection), lambda: GmailConfig.from_connection(connection)
         return
     import dataclasses
 
@@ -255,22 +334,23 @@ def _gmail_source(
         f"\nwarehouse: {_shown(warehouse)}"
     )
     state = state_dir() / "sandbox" / f"{warehouse.target.key}.sqlite"
-    state.parent.mkdir(parents=True, exist_ok=True)
-    with Sandbox(size=sandbox_size, state=state) as sandbox:
+    if keep_sandbox:
+        state.parent.mkdir(parents=True, exist_ok=True)
+    kept = state if keep_sandbox or state.exists() else None
+    with Sandbox(size=sandbox_size, state=kept) as sandbox:
         config = GmailConfig.from_connection(connection)
         config = dataclasses.replace(
             config,
             api_base_url=sandbox.base_url,
             units_per_minute=config.units_per_minute or SANDBOX_UNITS_PER_MINUTE,
         )
-        yield lambda: GmailSource(SANDBOX, Credentials(token="sandbox"), config)  # noqa: S106
+        credentials = Credentials(token="sandbox")  # noqa: S106
+        yield lambda: FoundCredentials(credentials, "sandbox", "none needed"), lambda: config
 
 
 def _shown(warehouse: Warehouse) -> str:
-    """The warehouse's place for a person; a file below this directory without its path."""
-    here = f"{os.getcwd()}{os.sep}"
-    target = warehouse.target
-    return f"{target.location.removeprefix(here)} (target {target.name})"
+    """The warehouse's place for a person."""
+    return f"{shown(warehouse.target.location)} (target {warehouse.target.name})"
 
 
 def _ingest(

@@ -17,6 +17,7 @@ from loaders.errors import ConfigError, UsageError, register_secret
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PACKAGE_NAME = "landfall"
 SANDBOX = "sandbox"
+_TOKEN_FILE = ".token.json"  # noqa: S105
 
 # dlt reads these when it is imported.
 DLT_SETTINGS = {
@@ -40,6 +41,21 @@ def configure_dlt() -> None:
 def state_dir() -> Path:
     """Directory for what a run keeps on this machine (LANDFALL_STATE_DIR, `.landfall`)."""
     return Path(os.environ.get("LANDFALL_STATE_DIR", PROJECT_DIR / ".landfall"))
+
+
+def dlt_dir() -> Path:
+    """Where dlt looks for its configuration and secrets, and where tokens are kept."""
+    return Path(os.environ.get("DLT_PROJECT_DIR", PROJECT_DIR)) / ".dlt"
+
+
+def token_path(source_system: str, connection_name: str) -> Path:
+    """Where `run.py auth` keeps the token of a connection."""
+    return dlt_dir() / f"{source_system}.{connection_name}{_TOKEN_FILE}"
+
+
+def shown(path: Path | str) -> str:
+    """A path for a person: one below this directory without its beginning."""
+    return str(path).removeprefix(f"{os.getcwd()}{os.sep}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,20 +207,22 @@ def load_connection(source_system: str, name: str | None) -> Connection:
         raise UsageError(
             f"{source_system}: no connection '{name}'; configured: "
             f"{', '.join(configured) or 'none'}; add [sources.{source_system}.{name}]"
-            " to .dlt/secrets.toml"
+            " to .dlt/secrets.toml, or: python loaders/run.py auth"
+            f" {source_system} --connection {name}"
         )
     return Connection(source_system, name)
 
 
 def _configured_connections(source_system: str) -> Iterator[str]:
     for file_name in ("config.toml", "secrets.toml"):
-        path = Path(os.environ.get("DLT_PROJECT_DIR", PROJECT_DIR)) / ".dlt" / file_name
-        sections = _read_toml(path).get("sources", {}).get(source_system, {})
+        sections = _read_toml(dlt_dir() / file_name).get("sources", {}).get(source_system, {})
         yield from (name for name, section in sections.items() if isinstance(section, dict))
     prefix = f"SOURCES__{source_system.upper()}__"
     for variable in os.environ:
         if variable.startswith(prefix) and "__" in variable.removeprefix(prefix):
             yield variable.removeprefix(prefix).split("__")[0].lower()
+    for path in dlt_dir().glob(f"{source_system}.*{_TOKEN_FILE}"):
+        yield path.name.removeprefix(f"{source_system}.").removesuffix(_TOKEN_FILE)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

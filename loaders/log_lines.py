@@ -37,3 +37,5 @@ def configure_logging(log_format: str, debug: bool) -> None:
     root.setLevel(logging.WARNING)
     for name in ("landfall", "loaders"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+    # It warns of every 403, which is then tried again or raised with what to do.
+    logging.getLogger("googleapiclient.http").setLevel(logging.ERROR)

@@ -1,11 +1,13 @@
 """A local stand-in for the APIs Landfall reads, with generated data; needs no credentials."""
 
+import base64
 import json
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,16 +33,20 @@ class Sandbox:
         state: Path | str | None = None,
         size: int = 250,
         seed: int = 1,
+        threads: str = "mixed",
         port: int = 0,
         start_seconds: float = 20,
     ) -> None:
         """Configure a server; `start` or the with statement runs it.
 
         `state` is the SQLite file that keeps changes (None: memory); an existing one decides
-        `size` (messages) and `seed`. `port` 0 takes a free one. `start_seconds` limits the start.
+        `size` (messages), `seed` and `threads`: "mixed" (2.5 messages each on average), "four"
+        or "none" (each message has its own). `port` 0 takes a free one. `start_seconds` limits
+        the start.
         """
         self._start_seconds = start_seconds
         self._arguments = [f"--port={port}", f"--size={size}", f"--seed={seed}"]
+        self._arguments.append(f"--threads={threads}")
         if state is not None:
             self._arguments.append(f"--state={Path(state).resolve()}")
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,7 +128,9 @@ class Sandbox:
 
         `latency`: seconds added to every API request. `quota`: None or {"units_per_minute": n,
         "costs": {method: units}, "window_seconds": s}. `history_expired_before`: history id or
-        None.
+        None. `tokens_expired`: True refuses (401) every access token but those given out at
+        /token from now on; False takes any again. `token_requests`: n makes tokens expire like
+        that after every n requests; None doesn't.
         """
         self._json("PUT", "/sandbox/settings", values)
 
@@ -132,6 +140,37 @@ class Sandbox:
         Returns {"history_id": text, "affected": {key: ids}}.
         """
         return self._json("POST", "/sandbox/changes", changes)
+
+    def insert(
+        self,
+        raw: bytes,
+        *,
+        labels: Sequence[str] = (),
+        internal_date_ms: int | None = None,
+        thread_id: str | None = None,
+    ) -> str:
+        """Put a message in, kept byte by byte; return its id.
+
+        Without a date it arrives now, without a thread it begins one.
+        """
+        mail: dict[str, Any] = {"raw": base64.urlsafe_b64encode(raw).decode()}
+        mail |= {"labels": list(labels), "internal_date_ms": internal_date_ms}
+        answer = self.change(insert=[mail | {"thread_id": thread_id}])
+        message_id: str = answer["affected"]["insert"][0]
+        return message_id
+
+    def schedule(self, steps: list[dict[str, Any]]) -> None:
+        """Replace the changes and settings that wait for requests; [] removes them all.
+
+        For example [{"after": {"method": "messages.get", "count": 3}, "changes": {"deliver": 2}}];
+        see loaders.sandbox.schedule.
+        """
+        self._json("PUT", "/sandbox/schedule", steps)
+
+    def scheduled(self) -> list[dict[str, Any] | None]:
+        """Return what became of each step: what `change` returns, {"error": text}, or None yet."""
+        outcomes: list[dict[str, Any] | None] = self._json("GET", "/sandbox/schedule")["outcomes"]
+        return outcomes
 
     def live_ids(self, *, include_spam_trash: bool = False) -> list[str]:
         """Return the ids of all messages that exist, newest first."""

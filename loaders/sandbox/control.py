@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from loaders.sandbox.changes import apply_changes
+from loaders.sandbox.changes import apply_changes, check_changes
 from loaders.sandbox.faults import FaultRules
 from loaders.sandbox.gmail import GmailApi
-from loaders.sandbox.mailbox import Mailbox, is_visible
+from loaders.sandbox.mailbox import Mailbox
 from loaders.sandbox.oauth import OAuthApi
+from loaders.sandbox.schedule import Schedule, Step
+from loaders.sandbox.search import Query, matching_messages
+from loaders.sandbox.tokens import Tokens
 from loaders.sandbox.wire import Api, Request, Response, json_response
 
 _IDS_PER_CHUNK = 5_000
+_SETTINGS = {"latency", "quota", "history_expired_before", "tokens_expired", "token_requests"}
 
 
 class Control:
@@ -22,9 +26,11 @@ class Control:
     def __init__(self, mailbox: Mailbox) -> None:
         """Serve `mailbox` without faults, latency or quota."""
         self.mailbox = mailbox
-        self.gmail = GmailApi(mailbox)
-        self.apis: list[Api] = [self.gmail, OAuthApi()]
+        self.tokens = Tokens()
+        self.gmail = GmailApi(mailbox, self.tokens)
+        self.apis: list[Api] = [self.gmail, OAuthApi(self.tokens)]
         self.faults = FaultRules()
+        self.schedule = Schedule()
         self.latency_seconds = 0.0
         self._requests: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -34,6 +40,14 @@ class Control:
         with self._lock:
             self._requests[method] += 1
 
+    def take(self, step: Step) -> None:
+        """Take a step of the schedule and keep what became of it."""
+        try:
+            self._set_settings(step.settings)
+            step.outcome = self._change(step.changes)
+        except (ValueError, TypeError, AttributeError) as error:
+            step.outcome = {"error": str(error)}
+
     def answer(self, request: Request) -> Response:
         """Answer a control request; a malformed one is 400 with the reason as text."""
         handlers = {
@@ -42,6 +56,8 @@ class Control:
             ("PUT", "/sandbox/faults"): self._set_faults,
             ("PUT", "/sandbox/settings"): self._set_settings,
             ("POST", "/sandbox/changes"): self._change,
+            ("PUT", "/sandbox/schedule"): self._set_schedule,
+            ("GET", "/sandbox/schedule"): self._outcomes,
         }
         handler = handlers.get((request.method, request.path))
         if handler is None:
@@ -54,11 +70,8 @@ class Control:
     def live_ids(self, include_hidden: bool) -> Iterator[bytes]:
         """Yield the ids of all messages that exist, newest first, one a line, in chunks."""
         lines: list[str] = []
-        for index in range(self.mailbox.total - 1, -1, -1):
-            if not self.mailbox.exists(index):
-                continue
-            if include_hidden or is_visible(frozenset(self.mailbox.labels(index))):
-                lines.append(self.mailbox.message_id(index) + "\n")
+        for index in matching_messages(self.mailbox, Query(include_hidden=include_hidden)):
+            lines.append(self.mailbox.message_id(index) + "\n")
             if len(lines) == _IDS_PER_CHUNK:
                 yield "".join(lines).encode()
                 lines.clear()
@@ -86,9 +99,7 @@ class Control:
         return {}
 
     def _set_settings(self, body: Any) -> dict[str, Any]:
-        known = {"latency", "quota", "history_expired_before"}
-        if unknown := body.keys() - known:
-            raise ValueError(f"unknown setting {sorted(unknown)}; known: {sorted(known)}")
+        _check_settings(body)
         if "latency" in body:
             self.latency_seconds = float(body["latency"])
         if "quota" in body:
@@ -96,7 +107,28 @@ class Control:
         if "history_expired_before" in body:
             oldest = body["history_expired_before"]
             self.mailbox.state.expire_history_before(None if oldest is None else int(oldest))
+        if "tokens_expired" in body:
+            self.tokens.expire() if body["tokens_expired"] else self.tokens.trust_all()
+        if "token_requests" in body:
+            self.tokens.expire_after(body["token_requests"])
         return {}
 
     def _change(self, body: Any) -> dict[str, Any]:
         return apply_changes(self.mailbox, body)
+
+    def _set_schedule(self, body: Any) -> dict[str, Any]:
+        self.schedule.set(body, _check_step)
+        return {}
+
+    def _outcomes(self, body: Any) -> dict[str, Any]:
+        return {"outcomes": self.schedule.outcomes()}
+
+
+def _check_step(step: Step) -> None:
+    check_changes(step.changes)
+    _check_settings(step.settings)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    if unknown := settings.keys() - _SETTINGS:
+        raise ValueError(f"unknown setting {sorted(unknown)}; known: {sorted(_SETTINGS)}")

@@ -1,5 +1,6 @@
 """Fault rules: which requests go wrong, and how."""
 
+import base64
 import json
 import threading
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ _RULE_KEYS = {"match", "times", "skip", "every", "action"}
 _MATCH_KEYS = {"method", "id"}
 _ACTION_KEYS = {
     "status", "reason", "message", "retry_after", "latency", "truncate", "body", "content_type",
-    "drop", "json", "mutate",
+    "drop", "json", "mutate", "body_base64", "slow_body",
 }  # fmt: skip
 _DEFAULT_REASONS = {429: "rateLimitExceeded", 500: "internalError", 503: "backendError"}
 
@@ -30,9 +31,9 @@ class Action:
         status = self._keys.get("status")
         if "json" in self._keys:
             response = json_response(self._keys["json"], status or 200)
-        elif "body" in self._keys:
+        elif (body := self._literal_body()) is not None:
             content_type = self._keys.get("content_type", "text/html")
-            response = Response(status or 200, self._keys["body"].encode(), content_type)
+            response = Response(status or 200, body, content_type)
         elif status:
             reason = self._keys.get("reason") or _DEFAULT_REASONS.get(status, "backendError")
             response = api.error(status, reason, self._keys.get("message", "Injected fault."))
@@ -40,8 +41,14 @@ class Action:
             return None
         return self.alter(response)
 
+    def _literal_body(self) -> bytes | None:
+        if "body_base64" in self._keys:
+            return base64.b64decode(self._keys["body_base64"])
+        body: str | None = self._keys.get("body")
+        return None if body is None else body.encode()
+
     def alter(self, response: Response) -> Response:
-        """Apply mutation, Retry-After and truncation to an answer."""
+        """Apply mutation, Retry-After, truncation and slowness to an answer."""
         if mutation := self._keys.get("mutate"):
             value = json.loads(response.body)
             for key in mutation.get("remove", []):
@@ -50,6 +57,7 @@ class Action:
         if "retry_after" in self._keys:
             response.headers["Retry-After"] = str(self._keys["retry_after"])
         response.is_truncated = bool(self._keys.get("truncate"))
+        response.body_seconds = float(self._keys.get("slow_body", 0))
         return response
 
 
@@ -90,7 +98,8 @@ class FaultRules:
         (how often it fires, None for ever; default 1), "skip" (matching requests let through
         first) and "every" (of the rest, only each nth). Actions, which can be combined: "status"
         with "reason", "message", "retry_after"; "latency" (seconds); "truncate" (half the declared
-        body); "body" with "content_type"; "json"; "drop" (no answer); "mutate" with "remove"
+        body); "slow_body" (seconds over which the body trickles in); "body" (text) or
+        "body_base64" with "content_type"; "json"; "drop" (no answer); "mutate" with "remove"
         (keys) and "set".
         """
         if not isinstance(rules, list):

@@ -10,17 +10,16 @@ from typing import Any
 
 from loaders.sandbox import google_errors as errors
 from loaders.sandbox.gmail_history import HISTORY_TYPES, history_page
-from loaders.sandbox.layout import LABEL_NAMES
 from loaders.sandbox.mailbox import FORMATS, Mailbox
 from loaders.sandbox.mime import base64url
 from loaders.sandbox.parameters import Parameters
 from loaders.sandbox.quota import Quota
 from loaders.sandbox.search import Query, matching_messages, matching_threads, parse_query
 from loaders.sandbox.texts import OWNER_ADDRESS
+from loaders.sandbox.tokens import Tokens
 from loaders.sandbox.wire import Call, Request, Response, json_response
 
 _PREFIX = "/gmail/v1/users/"
-_EXPIRED_TOKEN = "expired"
 _UNKNOWN_ESTIMATE = 201
 _COSTS = {
     "getProfile": 1,
@@ -41,9 +40,10 @@ Handler = Callable[["GmailApi", Parameters, list[str]], dict[str, Any]]
 class GmailApi:
     """Answers Gmail API requests from one mailbox."""
 
-    def __init__(self, mailbox: Mailbox) -> None:
-        """Serve `mailbox` to any bearer token but "expired"."""
+    def __init__(self, mailbox: Mailbox, tokens: Tokens) -> None:
+        """Serve `mailbox` to the bearers of good `tokens`."""
         self.mailbox = mailbox
+        self._tokens = tokens
         self.quota = Quota(_COSTS)
 
     def match(self, request: Request) -> Call | None:
@@ -73,7 +73,7 @@ class GmailApi:
         ids: list[str],
     ) -> Callable[[], Response]:
         def run() -> Response:
-            _check_credentials(request)
+            self._check_credentials(request)
             if user not in ("me", OWNER_ADDRESS):
                 raise errors.forbidden_user(user)
             if not self.quota.take(method, OWNER_ADDRESS):
@@ -83,6 +83,13 @@ class GmailApi:
             return json_response(parameters.select_fields(handler(self, parameters, ids)))
 
         return run
+
+    def _check_credentials(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise errors.login_required()
+        if not self._tokens.use(token.strip()):
+            raise errors.invalid_credentials()
 
     def profile(self, parameters: Parameters, ids: list[str]) -> dict[str, Any]:
         """Answer users.getProfile."""
@@ -96,12 +103,12 @@ class GmailApi:
 
     def list_labels(self, parameters: Parameters, ids: list[str]) -> dict[str, Any]:
         """Answer users.labels.list: all labels, without counts."""
-        labels = [self.mailbox.label(label, with_counts=False) for label in LABEL_NAMES]
+        labels = [self.mailbox.label(each, with_counts=False) for each in self.mailbox.label_names]
         return {"labels": labels}
 
     def get_label(self, parameters: Parameters, ids: list[str]) -> dict[str, Any]:
         """Answer users.labels.get."""
-        if ids[0] not in LABEL_NAMES:
+        if ids[0] not in self.mailbox.label_names:
             raise errors.not_found()
         with self.mailbox.state.lock:
             return self.mailbox.label(ids[0])
@@ -125,7 +132,7 @@ class GmailApi:
         entries = []
         for index in found[:limit]:
             message = self.mailbox.message(index, "minimal")
-            history_id = self._thread_history_id(self.mailbox.layout.thread(index))
+            history_id = self._thread_history_id(self.mailbox.members(index))
             thread_id = message["threadId"]
             snippet = message["snippet"]
             entries.append({"id": thread_id, "snippet": snippet, "historyId": history_id})
@@ -169,7 +176,7 @@ class GmailApi:
         if start is None:
             raise errors.invalid_argument("Missing startHistoryId")
         label = parameters.text("labelId")
-        if label and label not in LABEL_NAMES:
+        if label and label not in self.mailbox.label_names:
             raise errors.invalid_argument(f"Invalid label: {label}")
         types = parameters.choices("historyTypes", HISTORY_TYPES)
         limit, position = parameters.limit(), self._position(parameters)
@@ -192,7 +199,7 @@ class GmailApi:
     def _listing(self, parameters: Parameters) -> tuple[Query, int, int | None]:
         query = parse_query(parameters.text("q") or "", self.mailbox)
         for label in parameters.texts("labelIds"):
-            if label not in LABEL_NAMES:
+            if label not in self.mailbox.label_names:
                 raise errors.invalid_argument(f"Invalid label: {label}")
             query.labels.add(label)
         query.include_hidden |= parameters.flag("includeSpamTrash")
@@ -234,14 +241,6 @@ class GmailApi:
             enum = "type.googleapis.com/google.gmail.v1.Format"
             raise errors.invalid_argument(f"Invalid value at 'format' ({enum}), \"{format}\"")
         return format, parameters.texts("metadataHeaders")
-
-
-def _check_credentials(request: Request) -> None:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise errors.login_required()
-    if token.strip() == _EXPIRED_TOKEN:
-        raise errors.invalid_credentials()
 
 
 _GET_PARAMETERS = ("format", "metadataHeaders")

@@ -16,9 +16,14 @@ DELIVERY_STEP_MS = 90_000
 FIRST_HISTORY_ID = 10_000_000
 HISTORY_STEP = 3
 
-# Threads interleave inside blocks of 60 messages: 24 threads, 2.5 messages each on average.
-THREAD_SIZES = (12, 6, 5, 4, 4, 3, 3) + (2,) * 6 + (1,) * 11
-BLOCK = sum(THREAD_SIZES)
+# Threads interleave inside blocks of 60 messages; of the mixed ones each has 2.5 on average.
+BLOCK = 60
+THREAD_SIZES = {
+    "mixed": (12, 6, 5, 4, 4, 3, 3) + (2,) * 6 + (1,) * 11,
+    "four": (4,) * 15,
+    "none": (1,) * BLOCK,
+}
+DEFAULT_THREADS = "mixed"
 BLOCK_VARIANTS = 4
 # Prime, so that labels, threads and kinds of content fall together in every combination.
 LABEL_PERIOD = 251
@@ -60,14 +65,18 @@ LabelTest = Callable[[frozenset[str]], bool]
 class Layout:
     """Where each generated message stands; a pure function of (seed, size, index)."""
 
-    def __init__(self, seed: int, size: int) -> None:
-        """Prepare the periodic tables for `seed`; `size` messages share the eight years."""
+    def __init__(self, seed: int, size: int, threads: str = DEFAULT_THREADS) -> None:
+        """Prepare the periodic tables for `seed`; `size` messages share the eight years.
+
+        `threads` is a key of THREAD_SIZES.
+        """
         self.size = size
         self._seed = seed
         dice = Dice(seed * 2 + 1)
         self._labels = [self._draw_labels(dice, folder) for folder in dice.shuffled(_FOLDERS)]
         self._label_sets = [frozenset(labels) for labels in self._labels]
-        self._threads = [self._draw_threads(dice) for _ in range(BLOCK_VARIANTS)]
+        sizes = THREAD_SIZES[threads]
+        self._threads = [self._draw_threads(dice, sizes) for _ in range(BLOCK_VARIANTS)]
         self._slot_ms = (SPAN_END_MS - SPAN_START_MS) // max(size, 1)
 
     @staticmethod
@@ -86,11 +95,11 @@ class Layout:
         return tuple(labels)
 
     @staticmethod
-    def _draw_threads(dice: Dice) -> list[tuple[int, ...]]:
+    def _draw_threads(dice: Dice, sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Return, for each position in a block, the positions of its thread in order."""
         positions = dice.shuffled(range(BLOCK))
         members: list[tuple[int, ...]] = [()] * BLOCK
-        for length in THREAD_SIZES:
+        for length in sizes:
             thread = tuple(sorted(positions[:length]))
             positions = positions[length:]
             for position in thread:

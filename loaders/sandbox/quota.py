@@ -24,12 +24,14 @@ class Quota:
         """Set the limit, or lift it with None.
 
         Keys: "units_per_minute" (default 15000), "costs" ({method: units}, over the defaults),
-        "window_seconds" (default 60). Raises ValueError for another key.
+        "window_seconds" (default 60). Raises ValueError for another key or method.
         """
         known = {"units_per_minute", "costs", "window_seconds"}
         if unknown := (settings or {}).keys() - known:
             raise ValueError(f"quota: unknown setting {sorted(unknown)}; known: {sorted(known)}")
         chosen = settings or {}
+        if unknown := chosen.get("costs", {}).keys() - self._defaults.keys():
+            raise ValueError(f"quota: unknown method {sorted(unknown)}")
         self._limit = None
         if settings is not None:
             self._limit = int(chosen.get("units_per_minute", DEFAULT_UNITS_PER_MINUTE))
@@ -60,7 +62,8 @@ class Quota:
             return True
 
     def _open_window(self) -> None:
-        now = time.monotonic()
-        if now - self._window_start >= self._window_seconds:
-            self._window_start = now
+        passed = time.monotonic() - self._window_start
+        if passed >= self._window_seconds:
+            # Windows follow each other: whoever was silent at an edge doesn't move the next one.
+            self._window_start += passed // self._window_seconds * self._window_seconds
             self._used.clear()

@@ -5,13 +5,15 @@ for messages".
 """
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from heapq import merge
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from loaders.sandbox.layout import LABEL_NAMES, LABEL_PERIOD
+from loaders.sandbox.layout import LABEL_PERIOD, SPAN_END_MS
 from loaders.sandbox.mailbox import HIDDEN_LABELS, Mailbox
 
 _TERM = re.compile(r'(-?)(?:(\w+):)?("[^"]*"|\([^)]*\)|\S+)')
@@ -46,7 +48,7 @@ class Query:
 
     def add(self, operator: str, value: str, is_negated: bool, mailbox: Mailbox) -> bool:
         """Add one term; return False for an operator or value this search doesn't know."""
-        if (label := _label_of(operator, value)) is not None:
+        if (label := _label_of(operator, value, mailbox)) is not None:
             (self.without_labels if is_negated else self.labels).add(label)
         elif operator == "in" and value == "anywhere":
             self.include_hidden = True
@@ -76,7 +78,7 @@ def parse_query(text: str, mailbox: Mailbox) -> Query:
     return query
 
 
-def _label_of(operator: str, value: str) -> str | None:
+def _label_of(operator: str, value: str, mailbox: Mailbox) -> str | None:
     if operator == "in":
         return _FOLDERS.get(value)
     if operator == "is":
@@ -86,7 +88,7 @@ def _label_of(operator: str, value: str) -> str | None:
     wanted = _label_slug(value)
     named = (
         label
-        for label, name in LABEL_NAMES.items()
+        for label, name in mailbox.label_names.items()
         if wanted in (_label_slug(label), _label_slug(name))
     )
     return next(named, _NO_LABEL)
@@ -123,8 +125,9 @@ def _pacific_midnight_ms(value: str) -> int | None:
 
 
 def _now_ms(mailbox: Mailbox) -> int:
-    """Return the mailbox's own "now": the midnight (UTC) that follows its newest message."""
-    newest = datetime.fromtimestamp(mailbox.layout.date_ms(mailbox.total - 1) // 1000, UTC)
+    """Return the mailbox's own "now": the midnight (UTC) after its newest generated message."""
+    last_ms = mailbox.layout.date_ms(mailbox.total - 1) if mailbox.total else SPAN_END_MS
+    newest = datetime.fromtimestamp(last_ms // 1000, UTC)
     midnight = newest.replace(hour=0, minute=0, second=0) + timedelta(days=1)
     return int(midnight.timestamp() * 1000)
 
@@ -140,10 +143,17 @@ def _content_test(operator: str, value: str, mailbox: Mailbox) -> ContentTest | 
         return lambda box, index: box.envelope(index).has_attachment
     if operator == "rfc822msgid":
         wanted = mailbox.composer.index_of_message_id(value)
-        return lambda box, index: index == wanted and bool(box.envelope(index).message_id)
+        return lambda box, index: _has_message_id(box, index, value.strip("<>"), wanted)
     if operator == "":
         return lambda box, index: _has_words(box, index, value)
     return None
+
+
+def _has_message_id(mailbox: Mailbox, index: int, value: str, wanted: int | None) -> bool:
+    """Test a message for the id; `wanted` is the generated message that it belongs to."""
+    if index not in mailbox.state.inserted and index != wanted:
+        return False
+    return mailbox.envelope(index).message_id.lower().strip("<>") == value
 
 
 def _has_words(mailbox: Mailbox, index: int, words: str) -> bool:
@@ -158,12 +168,28 @@ def _negated(test: ContentTest) -> ContentTest:
 
 
 def matching_messages(mailbox: Mailbox, query: Query, below: int | None = None) -> Iterator[int]:
-    """Yield the indexes that match, newest first, starting below an index.
+    """Yield the indexes that match, newest first, starting after the message `below`."""
+    generated = _matching_generated(mailbox, query, below)
+    if not mailbox.state.inserted:
+        return generated
+    start = None if below is None else mailbox.order(below)
+    inserted = (
+        index
+        for index in mailbox.newest_inserted()
+        if (start is None or mailbox.order(index) < start) and is_match(mailbox, query, index)
+    )
+    return merge(generated, inserted, key=mailbox.order, reverse=True)
+
+
+def _matching_generated(mailbox: Mailbox, query: Query, below: int | None) -> Iterator[int]:
+    """Yield the generated messages that match, newest first.
 
     Dates are looked up, labels tested by table; only content tests generate messages.
     """
     dates, indexes = mailbox.layout.date_ms, range(mailbox.total)
     top = mailbox.total if below is None else min(below, mailbox.total)
+    if below is not None and below in mailbox.state.inserted:
+        top = bisect_right(indexes, mailbox.date_ms(below), key=dates)
     if query.end_ms is not None:
         top = min(top, bisect_left(indexes, query.end_ms, key=dates))
     bottom = 0 if query.start_ms is None else bisect_left(indexes, query.start_ms, key=dates)
@@ -182,8 +208,9 @@ def matching_messages(mailbox: Mailbox, query: Query, below: int | None = None) 
 
 def matching_threads(mailbox: Mailbox, query: Query, below: int | None = None) -> Iterator[int]:
     """Yield the newest matching message of each thread, newest thread first."""
+    order: Callable[[int], Any] = mailbox.order if mailbox.state.inserted else int
     for index in matching_messages(mailbox, query, below):
-        later = [member for member in mailbox.layout.thread(index) if index < member]
+        later = [member for member in mailbox.members(index) if order(index) < order(member)]
         if not any(is_match(mailbox, query, member) for member in later):
             yield index
 
@@ -192,7 +219,7 @@ def is_match(mailbox: Mailbox, query: Query, index: int) -> bool:
     """Return whether one message belongs to the listing."""
     if not mailbox.exists(index) or not query.matches_labels(frozenset(mailbox.labels(index))):
         return False
-    date = mailbox.layout.date_ms(index)
+    date = mailbox.date_ms(index)
     if query.start_ms is not None and date < query.start_ms:
         return False
     if query.end_ms is not None and date >= query.end_ms:

@@ -10,15 +10,18 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
+from loaders.sandbox.batch import answer_batch, is_batch
 from loaders.sandbox.control import Control
+from loaders.sandbox.faults import Action
+from loaders.sandbox.layout import DEFAULT_THREADS, THREAD_SIZES
 from loaders.sandbox.mailbox import Mailbox
 from loaders.sandbox.state import State
 from loaders.sandbox.wire import Api, ApiError, Call, Request, Response
 
 DEFAULT_SIZE = 250
 DEFAULT_SEED = 1
+_DRIBBLES = 20
 
 
 class SandboxServer(ThreadingHTTPServer):
@@ -78,34 +81,40 @@ class SandboxHandler(BaseHTTPRequestHandler):
             self._answer_api(request)
 
     def _read_request(self) -> Request:
-        url = urlsplit(self.path)
-        length = int(self.headers.get("Content-Length") or 0)
-        return Request(
-            method=self.command,
-            path=unquote(url.path),
-            query=parse_qs(url.query, keep_blank_values=True),
-            headers={name.lower(): value for name, value in self.headers.items()},
-            body=self.rfile.read(length),
-        )
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return Request.to(self.command, self.path, dict(self.headers.items()), body)
 
     def _answer_api(self, request: Request) -> None:
         control = self.server.control
+        if is_batch(request):
+            time.sleep(control.latency_seconds)
+            response = answer_batch(request, self._respond)
+        else:
+            response = self._respond(request, control.latency_seconds)
+        if response is None:
+            self.close_connection = True
+        else:
+            self._send(response)
+
+    def _respond(self, request: Request, latency_seconds: float = 0) -> Response | None:
+        control = self.server.control
         for api in control.apis:
             if call := api.match(request):
-                return self._answer_call(api, call)
-        return self._send(control.gmail.error(404, "notFound", "Not Found"))
+                return self._respond_to(api, call, latency_seconds)
+        return control.gmail.error(404, "notFound", "Not Found")
 
-    def _answer_call(self, api: Api, call: Call) -> None:
+    def _respond_to(self, api: Api, call: Call, latency_seconds: float) -> Response | None:
         control = self.server.control
         control.count(call.method)
+        steps = control.schedule.due(call.method, call.object_id)
+        for step in [step for step in steps if step.is_before_answer]:
+            control.take(step)
         action = control.faults.fire(call.method, call.object_id)
-        time.sleep(control.latency_seconds + (action.latency_seconds if action else 0))
-        if action is None:
-            return self._send(_run(api, call))
-        if action.is_drop:
-            self.close_connection = True
-            return None
-        return self._send(action.answer(api) or action.alter(_run(api, call)))
+        time.sleep(latency_seconds + (action.latency_seconds if action else 0))
+        response = _answer(api, call, action)
+        for step in [step for step in steps if not step.is_before_answer]:
+            control.take(step)
+        return response
 
     def _send(self, response: Response) -> None:
         self.send_response(response.status)
@@ -118,7 +127,18 @@ class SandboxHandler(BaseHTTPRequestHandler):
         if response.is_truncated:
             body = body[: len(body) // 2]
             self.close_connection = True
-        self.wfile.write(body)
+        if response.body_seconds:
+            self._dribble(body, response.body_seconds)
+        else:
+            self.wfile.write(body)
+
+    def _dribble(self, body: bytes, seconds: float) -> None:
+        size = len(body) // _DRIBBLES + 1
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
+        for piece in pieces:
+            self.wfile.flush()
+            time.sleep(seconds / len(pieces))
+            self.wfile.write(piece)
 
     def _send_live_ids(self, request: Request) -> None:
         self.send_response(200)
@@ -129,6 +149,15 @@ class SandboxHandler(BaseHTTPRequestHandler):
         for chunk in self.server.control.live_ids(include_hidden):
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         self.wfile.write(b"0\r\n\r\n")
+
+
+def _answer(api: Api, call: Call, action: Action | None) -> Response | None:
+    """Return the answer to a call as the fault that befalls it leaves it; None for none at all."""
+    if action is None:
+        return _run(api, call)
+    if action.is_drop:
+        return None
+    return action.answer(api) or action.alter(_run(api, call))
 
 
 def _run(api: Api, call: Call) -> Response:
@@ -154,6 +183,7 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, help="SQLite file for changes; default: memory")
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="messages to generate")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="another seed, other mail")
+    parser.add_argument("--threads", choices=THREAD_SIZES, default=DEFAULT_THREADS)
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="end with stdin; leave Ctrl-C to the parent"
     )
@@ -163,7 +193,7 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> None:
     """Serve until stopped; prints one line of JSON with the port when ready."""
     options = _parse_arguments(arguments)
-    state = State(options.state, options.seed, options.size)
+    state = State(options.state, options.seed, options.size, options.threads)
     server = SandboxServer(options.port, Control(Mailbox(state.seed, state.size, state)))
     if options.exit_with_parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from loaders.sandbox.quota import Quota
 
@@ -20,16 +21,33 @@ class Request:
     headers: Mapping[str, str]
     body: bytes = b""
 
+    @classmethod
+    def to(cls, method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> Self:
+        """Return the request for a target as it stands in a request line."""
+        url = urlsplit(target)
+        return cls(
+            method=method,
+            path=unquote(url.path),
+            query=parse_qs(url.query, keep_blank_values=True),
+            headers={name.lower(): value for name, value in headers.items()},
+            body=body,
+        )
+
 
 @dataclass(slots=True)
 class Response:
-    """One HTTP answer. `is_truncated` sends half the body and closes the connection."""
+    """One HTTP answer.
+
+    `is_truncated` sends half the body and closes the connection; `body_seconds` is how long the
+    body takes.
+    """
 
     status: int
     body: bytes
     content_type: str = JSON_TYPE
     headers: dict[str, str] = field(default_factory=dict)
     is_truncated: bool = False
+    body_seconds: float = 0
 
 
 class ApiError(Exception):

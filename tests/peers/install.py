@@ -36,6 +36,7 @@ for path in pathlib.Path(site.getsitepackages()[0]).glob(
     duckdb.connect().execute(f"install '{path}'")
 """
 ANALYZER_NODE_PACKAGE = "@fivetrandevelopers/zetasql@1.13.0"
+EMULATE_NODE_PACKAGE = "emulate@0.11.2"
 ANALYZER_PACKAGES = ("zetasql==0.1.5", "grpcio==1.85.1", "protobuf==7.36.2")
 
 
@@ -89,14 +90,33 @@ def analyzer_server() -> Path:
     name = "remote_server_arm.so" if _is_arm() else "remote_server.so"
     server = folder / "node_modules/@fivetrandevelopers/zetasql/lib/zetasql" / name
     if not server.exists():
-        npm = shutil.which("npm")
-        if npm is None:
-            raise PeerUnavailable("GoogleSQL's analyzer comes from npm, which is not installed")
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--silent", "--no-save", "--prefix", str(folder)]
-        subprocess.run([*command, ANALYZER_NODE_PACKAGE], check=True)
+        _npm_install(folder, ANALYZER_NODE_PACKAGE)
     server.chmod(0o755)
     return server
+
+
+@_alone()
+def emulate_command() -> list[str]:
+    """How to run `emulate`. Raises PeerUnavailable without Node."""
+    node = shutil.which("node")
+    if node is None:
+        raise PeerUnavailable("emulate, the other stand-in of the Gmail API, needs Node")
+    folder = PEERS / "emulate"
+    script = folder / "node_modules/emulate/dist/index.js"
+    if not script.exists():
+        _npm_install(folder, EMULATE_NODE_PACKAGE)
+    return [node, str(script)]
+
+
+def _npm_install(folder: Path, package: str) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise PeerUnavailable(f"{package} comes from npm, which is not installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [npm, "install", "--silent", "--no-save", "--prefix", str(folder), package]
+    result = subprocess.run(command, text=True, capture_output=True, check=False)
+    if result.returncode:
+        raise PeerUnavailable(f"npm install {package} failed: {result.stderr.strip()[-500:]}")
 
 
 def _is_arm() -> bool:
@@ -136,4 +156,4 @@ def _uv(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProce
 
 
 if __name__ == "__main__":
-    print(emulator_python(), analyzer_python(), analyzer_server(), sep="\n")
+    print(emulator_python(), analyzer_python(), analyzer_server(), *emulate_command(), sep="\n")

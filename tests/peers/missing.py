@@ -16,4 +16,4 @@ def unavailable(error: PeerUnavailable) -> NoReturn:
     """Skip with the reason; fail where LANDFALL_REQUIRE_PEERS is set, as CI does."""
     if os.environ.get(REQUIRED):
         pytest.fail(f"a required peer is missing: {error}")
-    pytest.skip(f"PEER MISSING, BIGQUERY IS NOT PROVED HERE: {error}")
+    pytest.skip(f"PEER MISSING, NOT PROVED HERE: {error}")

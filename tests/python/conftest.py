@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
-from loaders import transform
+from loaders import errors, transform
 from loaders.config import PROJECT_DIR, Target, load_target
 from loaders.errors import LandfallError
 from loaders.ingest import Ingestion, IngestOptions
@@ -262,6 +262,12 @@ def _project(
     release_dbt()
 
 
+@pytest.fixture
+def own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secrets that a test registers are not blanked in the messages of others."""
+    monkeypatch.setattr(errors, "_known_secrets", set())
+
+
 def prepared(project: Project, name: str, prepare: Callable[[Warehouse], object]) -> Warehouse:
     """A warehouse as `prepare` leaves it, which runs once for all tests on a target."""
     if project.store.holds(name):
@@ -319,7 +325,14 @@ def sandbox_server() -> Iterator[Sandbox]:
 def sandbox(sandbox_server: Sandbox) -> Sandbox:
     """The shared server without faults, its counters at zero; leave its mailbox as it is."""
     sandbox_server.set_faults([])
-    sandbox_server.settings(latency=0, quota=None, history_expired_before=None)
+    sandbox_server.schedule([])
+    sandbox_server.settings(
+        latency=0,
+        quota=None,
+        history_expired_before=None,
+        token_requests=None,
+        tokens_expired=False,
+    )
     sandbox_server.reset_stats()
     return sandbox_server
 

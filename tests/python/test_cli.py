@@ -59,6 +59,7 @@ OPTIONS = {
         "--connection", "--since", "--until", "--full-resync", "--batch-size", "--max-duration",
         "--max-objects", "--until-done", "--dry-run", "--sandbox-size",
     ),
+    "check": ("gmail", "--connection"),
     "build": ("DBT_ARGUMENT",),
     "status": ("--limit", "--json"),
     "dead-letters": ("--limit", "--json"),

@@ -454,3 +454,101 @@ def test_a_letter_with_nothing_but_a_text_is_tried_again(
     assert isinstance(run.error, DeadLettered)
     [letter] = Stored(warehouse, "gmail", "acct1").dead_letters()
     assert letter.reason == "gmail label without an id"
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental", "resync"])
+def test_what_changes_during_a_run_is_in_it_or_in_the_next(
+    warehouse: Warehouse, mailbox: Sandbox, mode: str
+) -> None:
+    """Mail arrives, goes and is relabelled between any two requests of the run."""
+    if mode != "full":
+        run_gmail(warehouse, mailbox)
+        done = mailbox.change(deliver=8, delete=2)
+        if mode == "resync":
+            mailbox.settings(history_expired_before=done["history_id"])
+    mailbox.schedule(
+        [
+            {"after": {"method": "messages.get", "count": 2}, "changes": {"deliver": 2}},
+            {"after": {"method": "messages.get", "count": 3}, "changes": {"delete": 3}},
+            {
+                "after": {"method": "messages.get", "count": 5},
+                "changes": {"labels": {"ids": 8, "add": ["Label_1"], "remove": ["UNREAD"]}},
+            },
+            {"after": {"method": "messages.get", "count": 6}, "changes": {"restore": 2}},
+            {
+                "after": {"method": "messages.get", "count": 7},
+                "changes": {"labels": {"ids": 3, "add": ["TRASH"]}},
+            },
+        ]
+    )
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert run.telemetry["mode"] == mode
+    assert_accounted(run.telemetry)
+    assert all(outcome and "error" not in outcome for outcome in mailbox.scheduled())
+    following = run_gmail(warehouse, mailbox)
+    assert following.error is None
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_changes_between_the_pages_of_a_listing_lose_nothing(warehouse: Warehouse) -> None:
+    with Sandbox(size=1_200, seed=2) as mailbox:
+        mailbox.schedule(
+            [
+                {
+                    "after": {"method": "messages.list", "count": 1},
+                    "changes": {"deliver": 3, "delete": 20, "restore": 3},
+                }
+            ]
+        )
+        run = run_gmail(warehouse, mailbox, workers=20, unit_costs={})
+        assert run.error is None
+        run_gmail(warehouse, mailbox)
+        assert set(live(warehouse)) == set(mailbox.live_ids())
+
+
+def test_labels_that_come_and_go(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.change(label_create={"id": "Label_9", "name": "New"})
+    mailbox.change(labels={"ids": mailbox.live_ids()[:1], "add": ["Label_9"]})
+    run = run_gmail(warehouse, mailbox)
+    assert run.counts == {"inserted": 1, "updated": 1, "unchanged": LABELS}
+    assert_mirrors(warehouse, mailbox)
+    mailbox.change(label_delete="Label_9")
+    run = run_gmail(warehouse, mailbox, labels_interval_hours=0.0)
+    assert run.counts == {"updated": 1, "deleted": 1, "unchanged": LABELS}
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_slow_bodies_only_take_longer(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    mailbox.set_faults(
+        [{"match": {"method": "messages.get"}, "times": 3, "action": {"slow_body": 0.4}}]
+    )
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_one_object_that_is_refused_does_not_end_the_run(warehouse: Warehouse) -> None:
+    with Sandbox(size=60, seed=4) as mailbox:
+        culprit = mailbox.live_ids()[0]
+        refused = {"status": 400, "reason": "invalidArgument"}
+        mailbox.set_faults(
+            [
+                {"match": {"method": "messages.attachments.get"}, "times": None, "action": refused},
+                {"match": {"method": "messages.get", "id": culprit}, "times": 9, "action": refused},
+            ]
+        )
+        first = run_gmail(warehouse, mailbox, attachment_max_bytes=10_000)
+        assert isinstance(first.error, FetchIncomplete)
+        second = run_gmail(warehouse, mailbox, attachment_max_bytes=10_000)
+        assert isinstance(second.error, DeadLettered)
+        assert set(live(warehouse)) == set(mailbox.live_ids()) - {culprit}
+        letters = Stored(warehouse, "gmail", "acct1").dead_letters()
+        assert {letter.object_type for letter in letters} == {"message", "attachment"}
+        assert_accounted(second.telemetry)
+        mailbox.set_faults([])
+        run = run_gmail(warehouse, mailbox, IngestOptions(retry=True), attachment_max_bytes=10_000)
+        assert run.error is None
+        assert Stored(warehouse, "gmail", "acct1").dead_letters() == []
+        assert set(live(warehouse)) == set(mailbox.live_ids())

@@ -349,7 +349,8 @@ def test_a_refusal_is_one_line_with_the_next_step(
 ) -> None:
     fault(sandbox, "getProfile", times=None, **action)
     run = run_gmail(warehouse, sandbox)
-    assert type(run.error) is SourceError
+    assert isinstance(run.error, SourceError)
+    assert not run.error.retryable
     message = str(run.error)
     assert message.startswith(f"gmail: getProfile refused with {action['status']} ")
     assert step in message

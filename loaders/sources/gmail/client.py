@@ -36,7 +36,7 @@ _NEXT_STEPS = {
     "accessNotConfigured": "enable the Gmail API in the Google Cloud project of the credentials",
     "SERVICE_DISABLED": "enable the Gmail API in the Google Cloud project of the credentials",
     "failedPrecondition": "the mail service is off for this user, or the user is not delegated",
-    "unauthorized_client": "authorise domain-wide delegation for this service account and scope",
+    "unauthorized_client": "delegate the domain to the service account, see docs/gmail.md",
     "authError": f"the credentials are not accepted; {_AUTHORISE}",
     "invalid_grant": f"the token has expired or was revoked; {_AUTHORISE}",
     "invalid_client": f"the OAuth client is not known; see it in Google Cloud, {_AUTHORISE}",
@@ -54,12 +54,17 @@ class NotFound(SourceError):
     """404: the object, or the history asked for, is not there (any more)."""
 
 
+class RequestRefused(SourceError):
+    """400: what is asked for is not taken, whoever asks."""
+
+
 class GmailClient:
     """One mailbox's read methods, safe to use from many threads.
 
     Every method waits for the quota it costs. A refused or failed call is repeated with
     jittered exponential back-off, honouring Retry-After. All of them raise NotFound for 404,
-    TransientSourceError when retries are used up, SourceError for what no retry mends.
+    TransientSourceError when retries are used up, SourceError for what no retry mends
+    (RequestRefused where it may be the object that is refused).
     """
 
     def __init__(self, connection_name: str, credentials: Any, config: GmailConfig) -> None:
@@ -241,10 +246,11 @@ class GmailClient:
 
     def _permanent(self, method: str, status: int, reason: str) -> SourceError:
         default = "see the Gmail API's page on errors"
+        kind = RequestRefused if status == 400 and reason not in _NEXT_STEPS else SourceError
         step = _NEXT_STEPS.get(reason, _NEXT_STEPS["authError"] if status == 401 else default)
         if _AUTHORISE in step and hasattr(self._credentials, "service_account_email"):
             step = _KEY_REFUSED
-        return SourceError(
+        return kind(
             f"gmail: {method} refused with {status} {reason}:"
             f" {step.format(connection=self._connection_name)}"
         )

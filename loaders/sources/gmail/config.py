@@ -10,6 +10,8 @@ from loaders.config import Connection
 from loaders.errors import ConfigError
 
 SCOPES = ("https://www.googleapis.com/auth/gmail.readonly",)
+AUTHORISE = "python loaders/run.py auth gmail --connection {connection}"
+"""The command that gets a connection a token."""
 FORMATS = ("full", "raw", "metadata")
 LABEL_CHANGES = ("defer", "refetch")
 

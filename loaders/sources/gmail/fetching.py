@@ -7,19 +7,24 @@ import concurrent.futures
 import dataclasses
 import datetime as dt
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from loaders.errors import TransientSourceError
+from loaders.errors import SourceError, TransientSourceError
 from loaders.items import FetchRequest, Gone, Item, Listed, Observed, Unfetched
-from loaders.sources.gmail.client import GmailClient, NotFound
+from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.history import HIDDEN_LABELS
 
 MESSAGE, ATTACHMENT, LABEL = "message", "attachment", "label"
 MAX_UNFETCHED = 20
 """Messages that may fail before the run does: then it is not the messages."""
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MILLIS = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _WINDOW = 4
 """Messages queued per worker: enough to keep all busy, few enough to bound memory."""
+_OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
+"""Failures that may be those of the object asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ class Fetcher:
                 for text, value in self._client.thread_messages(self._request, batch.thread_id)
                 if isinstance(value, dict)
             }
-        except (NotFound, TransientSourceError):
+        except (NotFound, *_OF_ONE_OBJECT):
             found = {}  # one by one then: it may be one of them that is the reason
         items: list[Item] = []
         for message_id in batch.message_ids:
@@ -195,7 +200,7 @@ class Fetcher:
             body = self._client.message(self._request, message_id)
         except NotFound:
             return [Gone(MESSAGE, message_id)]
-        except TransientSourceError as error:
+        except _OF_ONE_OBJECT as error:
             if self._request.cancelled.is_set():
                 raise
             return [self._failed(message_id, error)]
@@ -209,7 +214,7 @@ class Fetcher:
         self, message_id: str, text: str | bytes, value: Mapping[str, Any], observed_at: dt.datetime
     ) -> list[Item]:
         labels = value.get("labelIds")
-        if isinstance(labels, list) and self._hidden.intersection(labels):
+        if isinstance(labels, list) and any(label in labels for label in self._hidden):
             return [Gone(MESSAGE, message_id)]
         message = Observed(MESSAGE, text, observed_at, message_id)
         if self._attachments is None:
@@ -217,12 +222,12 @@ class Fetcher:
         try:
             # Before the message: whoever holds a message holds its attachments.
             return [*self._read_attachments(message_id, value), message]
-        except TransientSourceError as error:
+        except _OF_ONE_OBJECT as error:
             if self._request.cancelled.is_set():
                 raise
             return [self._failed(message_id, error)]
 
-    def _failed(self, message_id: str, error: TransientSourceError) -> Unfetched:
+    def _failed(self, message_id: str, error: SourceError) -> Unfetched:
         attempts = self._failed_before.get(message_id, 0) + 1
         return Unfetched(MESSAGE, message_id, str(error), attempts)
 
@@ -239,7 +244,7 @@ class Fetcher:
                 body = self._client.attachment(self._request, message_id, attachment_id)
             except NotFound:
                 continue  # gone with its message
-            except TransientSourceError as error:
+            except _OF_ONE_OBJECT as error:
                 attempts = self._failed_before.get(message_id, 0) + 1
                 if attempts == 1 or self._request.cancelled.is_set():
                     raise
@@ -249,13 +254,18 @@ class Fetcher:
 
 
 def internal_date(payload: Mapping[str, Any]) -> dt.datetime | None:
-    """`internalDate` (milliseconds since 1970), or None when absent or out of range."""
+    """`internalDate` (milliseconds since 1970), or None when absent or out of range.
+
+    Digits only, as the SQL side reads it: int() takes more than that.
+    """
+    text = payload.get("internalDate")
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)
+    if not isinstance(text, str) or not _MILLIS.fullmatch(text):
+        return None
     try:
-        millis = int(payload["internalDate"])
-        return dt.datetime.fromtimestamp(millis // 1000, dt.UTC) + dt.timedelta(
-            milliseconds=millis % 1000
-        )
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return _EPOCH + dt.timedelta(milliseconds=int(text))
+    except OverflowError:
         return None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from loaders.dead_letters import DeadLetter
-from loaders.idem_keys import idem_key
+from loaders.idem_keys import gmail_idem_key, idem_key
 from loaders.items import FetchRequest, Gone, Item, Listed, Observed
 from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.config import GmailConfig
@@ -37,12 +37,13 @@ class GmailSource:
 
         Raises ValueError for an object without an id, or with another than was asked for.
         """
-        object_id = item.external_id if item.object_type == ATTACHMENT else payload.get("id")
-        if object_id is None:
-            raise ValueError(f"gmail {item.object_type} without an id")
-        if item.external_id is not None and object_id != item.external_id:
+        if item.object_type == ATTACHMENT:
+            external_id = item.external_id or ""
+            return idem_key(self.source_system, self._connection_name, ATTACHMENT, external_id)
+        key = gmail_idem_key(self._connection_name, item.object_type)(payload)
+        if item.external_id not in (None, payload["id"]):
             raise ValueError(f"gmail {item.object_type} with another id than was asked for")
-        return idem_key(self.source_system, self._connection_name, item.object_type, object_id)
+        return key
 
     def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
         """A message's `internalDate`, an attachment's message's; None where it is not known."""
