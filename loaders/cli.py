@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loaders.config import (
-    Connection,
     configure_dlt,
-    load_connection,
     load_target,
-    shown,
-    state_dir,
 )
+from loaders.each_connection import ONE_OF_SEVERAL
 from loaders.errors import LandfallError, UsageError, describe
 from loaders.log_lines import configure_logging
 from loaders.option_values import (
@@ -30,9 +26,6 @@ from loaders.option_values import (
 from loaders.times import FORMS
 
 if TYPE_CHECKING:
-    from loaders.items import Source
-    from loaders.sources.gmail import GmailConfig
-    from loaders.sources.gmail.credentials import FoundCredentials
     from loaders.warehouse import Warehouse
 
 logger = logging.getLogger("landfall")
@@ -51,6 +44,8 @@ examples:
   python loaders/run.py gmail                      fetch what is new, merge, check
   python loaders/run.py gmail --since -7d          only mail of the last seven days
   python loaders/run.py gmail --until-done         run after run until nothing is left
+  python loaders/run.py gmail --all --parallel 4   every configured mailbox
+  python loaders/run.py retry                      read dead letters again
   python loaders/run.py status                     the last runs
   python loaders/run.py build --select raw_objects dbt build as a logged job
   python loaders/run.py copy --from dev --to prod  move a warehouse to another target
@@ -87,6 +82,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown and options.command is not _build:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.dbt_arguments = [argument for argument in unknown if argument != "--"]
+    options.arguments = list(arguments)
     return options
 
 
@@ -100,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     gmail = _command(commands, "gmail", _gmail, "fetch a mailbox, merge it, check it")
     _add_source_options(gmail)
+    _add_retry(commands)
     _add_auth(commands)
     check = _command(
         commands,
@@ -110,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("source", nargs="?", choices=_SOURCES, default="gmail")
     _add_connection(check)
+    _add_sandbox_size(check)
     build = _command(
         commands,
         "build",
@@ -195,6 +193,21 @@ def _add_auth(commands: Any) -> None:
     )
 
 
+def _add_retry(commands: Any) -> None:
+    retry = _command(
+        commands,
+        "retry",
+        _retry,
+        "read what lies among the dead letters again",
+        "A run of each connection that has some. What is stored this time leaves the dead letters,"
+        " what fails again stays.",
+    )
+    retry.add_argument("source", nargs="?", choices=_SOURCES, default="gmail")
+    _add_connections(retry, "all")
+    _add_sandbox_size(retry)
+    retry.set_defaults(dry_run=False)
+
+
 def _add_connection(
     parser: argparse.ArgumentParser,
     help_text: str = "configured connection (default: the only one)",
@@ -202,8 +215,28 @@ def _add_connection(
     parser.add_argument("--connection", metavar="NAME", help=help_text)
 
 
+def _add_connections(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--connection",
+        action="append",
+        metavar="NAME",
+        help=f"configured connection, more than once for several (default: {default})",
+    )
+    parser.add_argument(
+        "--all", dest="all_connections", action="store_true", help="all configured connections"
+    )
+    parser.add_argument(
+        "--parallel",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="of several connections, run so many at a time (default 1)",
+    )
+    parser.add_argument(ONE_OF_SEVERAL, help=argparse.SUPPRESS)
+
+
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    _add_connection(parser)
+    _add_connections(parser, "the only one")
     parser.add_argument("--since", type=moment, metavar="TIME", help=f"not older than: {FORMS}")
     parser.add_argument("--until", type=moment, metavar="TIME", help="older than: the same forms")
     parser.add_argument(
@@ -231,6 +264,10 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="fetch and count; write nothing, not even events"
     )
+    _add_sandbox_size(parser)
+
+
+def _add_sandbox_size(parser: argparse.ArgumentParser) -> None:
     sandbox = parser.add_argument_group("sandbox (when no connection is configured)")
     sandbox.add_argument(
         "--sandbox-size",
@@ -245,17 +282,23 @@ def _gmail(options: argparse.Namespace) -> int:
     if options.since and options.until and options.since >= options.until:
         raise UsageError("--since: expected a time before --until")
     configure_dlt()
-    from loaders.warehouse import open_warehouse
+    from loaders import gmail_command
 
-    warehouse = open_warehouse(load_target(options.target), options.lock_wait)
-    try:
-        connection = load_connection("gmail", options.connection)
-    except LandfallError as error:
-        if not options.dry_run:
-            _log_failed_start(warehouse, "gmail", options.connection, error)
-        raise
-    with _gmail_source(connection, warehouse, options.sandbox_size) as open_source:
-        return _ingest(options, connection, warehouse, open_source)
+    return gmail_command.fetch(options, _open_warehouse(options))
+
+
+def _retry(options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders import gmail_command
+
+    return gmail_command.retry(options, _open_warehouse(options))
+
+
+def _check(options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders import gmail_command
+
+    return gmail_command.check(options, _open_warehouse(options))
 
 
 def _auth(options: argparse.Namespace) -> int:
@@ -267,129 +310,10 @@ def _auth(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
-    configure_dlt()
-    from loaders.sources.gmail.checks import check_gmail
+def _open_warehouse(options: argparse.Namespace) -> Warehouse:
     from loaders.warehouse import open_warehouse
 
-    warehouse = open_warehouse(load_target(options.target), options.lock_wait)
-    connection = load_connection(options.source, options.connection)
-    access = _gmail_access(connection, warehouse, _SANDBOX_SIZE, keep_sandbox=False)
-    with access as (find, configure):
-        works = check_gmail(connection, warehouse, find, configure())
-    return 0 if works else 1
-
-
-def _log_failed_start(
-    warehouse: Warehouse, source_system: str, connection_name: str | None, error: Exception
-) -> None:
-    """Log a run that its configuration kept from starting: a scheduler's log must show it.
-
-    Without a connection_name: no connection, no lease.
-    """
-    from loaders.job import Job, job_name_for
-
-    job = Job(
-        warehouse,
-        job_name=job_name_for(source_system, connection_name or "unknown"),
-        source_system=source_system,
-        parameters={"connection": connection_name},
-    )
-    job.start()
-    job.fail(error)
-
-
-@contextlib.contextmanager
-def _gmail_source(
-    connection: Connection, warehouse: Warehouse, sandbox_size: int
-) -> Iterator[Callable[[], Source]]:
-    from loaders.sources.gmail import GmailSource
-
-    with _gmail_access(connection, warehouse, sandbox_size) as (find, configure):
-        yield lambda: GmailSource(connection.name, find().credentials, configure())
-
-
-@contextlib.contextmanager
-def _gmail_access(
-    connection: Connection, warehouse: Warehouse, sandbox_size: int, *, keep_sandbox: bool = True
-) -> Iterator[tuple[Callable[[], FoundCredentials], Callable[[], GmailConfig]]]:
-    """What reads a connection's credentials and options; of the sandbox when it is not real."""
-    from loaders.sources.gmail import GmailConfig
-    from loaders.sources.gmail.credentials import FoundCredentials, find_credentials
-
-    if not connection.is_sandbox:
-        print(f"connection: gmail '{connection.name}'\nwarehouse: {_shown(warehouse)}")
-        yield lambda: find_credentials(connection), lambda: GmailConfig.from_connection(connection)
-        return
-    import dataclasses
-
-    from google.oauth2.credentials import Credentials
-
-    from loaders.sandbox import Sandbox
-    from loaders.sources.gmail.config import SANDBOX_UNITS_PER_MINUTE
-
-    print(
-        "connection: sandbox, a local server with generated mail, because no mailbox is configured"
-        "\n  to connect a real one: add [sources.gmail.NAME] to .dlt/secrets.toml (see README)"
-        f"\nwarehouse: {_shown(warehouse)}"
-    )
-    state = state_dir() / "sandbox" / f"{warehouse.target.key}.sqlite"
-    if keep_sandbox:
-        state.parent.mkdir(parents=True, exist_ok=True)
-    kept = state if keep_sandbox or state.exists() else None
-    with Sandbox(size=sandbox_size, state=kept) as sandbox:
-        config = GmailConfig.from_connection(connection)
-        config = dataclasses.replace(
-            config,
-            api_base_url=sandbox.base_url,
-            units_per_minute=config.units_per_minute or SANDBOX_UNITS_PER_MINUTE,
-        )
-        credentials = Credentials(token="sandbox")  # noqa: S106
-        yield lambda: FoundCredentials(credentials, "sandbox", "none needed"), lambda: config
-
-
-def _shown(warehouse: Warehouse) -> str:
-    """The warehouse's place for a person."""
-    return f"{shown(warehouse.target.location)} (target {warehouse.target.name})"
-
-
-def _ingest(
-    options: argparse.Namespace,
-    connection: Connection,
-    warehouse: Warehouse,
-    open_source: Callable[[], Source],
-) -> int:
-    from loaders.ingest import Ingestion, IngestOptions
-    from loaders.job import run_supervised
-    from loaders.progress import new_progress
-    from loaders.report import print_dry_run, print_summary
-
-    while True:
-        ingestion = Ingestion(
-            warehouse,
-            open_source,
-            source_system=connection.source_system,
-            connection_name=connection.name,
-            options=IngestOptions(
-                since=options.since,
-                until=options.until,
-                full_resync=options.full_resync,
-                batch_size=options.batch_size,
-                max_duration=options.max_duration,
-                max_objects=options.max_objects,
-            ),
-            progress=new_progress(),
-        )
-        if options.dry_run:
-            print_dry_run(ingestion.dry_run())
-            return 0
-        try:
-            run_supervised(ingestion.job, ingestion.run)
-        finally:
-            if ingestion.summary:
-                print_summary(ingestion.summary)
-        if not (options.until_done and ingestion.summary and ingestion.summary.has_more):
-            return 0
+    return open_warehouse(load_target(options.target), options.lock_wait)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -436,7 +360,7 @@ def _copy(options: argparse.Namespace) -> int:
     source = open_warehouse(load_target(options.source), options.lock_wait)
     target = open_warehouse(load_target(options.target), options.lock_wait)
     copy = WarehouseCopy(source, target)
-    print(f"from: {_shown(source)}\nto:   {_shown(target)}\n")
+    print(f"from: {source.target.shown}\nto:   {target.target.shown}\n")
     try:
         run_supervised(copy.job, copy.run)
     finally:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,11 @@ class Target:
         if self.type == "duckdb":
             return str(self.path)
         return f"{self.settings.get('project')}.{self.schema}"
+
+    @property
+    def shown(self) -> str:
+        """The target for a person."""
+        return f"{shown(self.location)} (target {self.name})"
 
     @property
     def path(self) -> Path:
@@ -200,7 +205,7 @@ def load_connection(source_system: str, name: str | None) -> Connection:
         if len(configured) > 1:
             raise UsageError(
                 f"{source_system}: connections {', '.join(configured)} are configured;"
-                " choose one with --connection"
+                " choose with --connection, or --all"
             )
         name = configured[0] if configured else SANDBOX
     if name != SANDBOX and name not in configured:
@@ -211,6 +216,19 @@ def load_connection(source_system: str, name: str | None) -> Connection:
             f" {source_system} --connection {name}"
         )
     return Connection(source_system, name)
+
+
+def load_connections(
+    source_system: str, names: Sequence[str] | None, *, everything: bool
+) -> list[Connection]:
+    """The connections to use: all that are configured, the named ones, or as load_connection.
+
+    Raises what load_connection raises.
+    """
+    if everything:
+        names = sorted(set(_configured_connections(source_system)))
+    chosen: Sequence[str | None] = list(dict.fromkeys(names or ())) or [None]
+    return [load_connection(source_system, name) for name in chosen]
 
 
 def _configured_connections(source_system: str) -> Iterator[str]:

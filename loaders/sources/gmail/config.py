@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -131,6 +133,9 @@ def _flag(value: Any) -> bool:
 
 
 def _costs(value: Any) -> Mapping[str, int]:
+    if isinstance(value, str):  # from the environment
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
     if not isinstance(value, Mapping) or not all(
         isinstance(units, int) and units >= 0 for units in value.values()
     ):
