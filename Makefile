@@ -8,7 +8,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos bench clean
+.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos property bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -82,6 +82,10 @@ smoke-bigquery: install ## run twice against LANDFALL_BIGQUERY_PROJECT, in datas
 
 chaos: install ## kill runs at every named step and at random instants
 	$(BIN)/python -m tests.chaos --sample --random 20
+
+property: export LANDFALL_PROPERTY_EXAMPLES ?= 200
+property: install ## random histories of a mailbox and its runs
+	$(BIN)/pytest tests/python/test_gmail_property.py
 
 bench: install ## print the benchmarks' tables, write bench-results/
 	$(BIN)/python -m tests.bench

@@ -24,6 +24,7 @@ def print_summary(summary: RunSummary) -> None:
     counts, telemetry, tests = summary.counts, summary.telemetry, summary.tests
     lines = [
         ("run", summary.correlation_id),
+        ("mode", telemetry["mode"]),
         (
             "extracted",
             f"{telemetry['records_landed']} ({telemetry['bytes'] / 1e6:.1f} MB in"
@@ -42,7 +43,11 @@ def print_summary(summary: RunSummary) -> None:
         ("duration", f"{summary.duration_seconds:.1f} s"),
     ]
     if counts["stale"]:
-        lines.insert(6, ("stale", counts["stale"]))
+        lines.insert(7, ("stale", counts["stale"]))
+    if telemetry["deferred"]:
+        lines.append(("deferred", f"{telemetry['deferred']} changed objects, read by later runs"))
+    if telemetry["unfetched"]:
+        lines.append(("unfetched", f"{telemetry['unfetched']}, tried again by the next run"))
     if summary.has_more:
         lines.append(("has more", "yes: the run was bounded; run again, or use --until-done"))
     print()
