@@ -8,7 +8,7 @@ import json
 import os
 import platform
 
-from tests.bench import landing, merge, merge_cost, naive, nothing_new
+from tests.bench import gmail_quota, landing, merge, merge_cost, naive, nothing_new
 from tests.bench.harness import RESULTS
 
 BENCHES = {
@@ -17,6 +17,7 @@ BENCHES = {
     "merge-cost": merge_cost.run,
     "nothing-new": nothing_new.run,
     "naive": naive.run,
+    "gmail-quota": gmail_quota.run,
 }
 
 

@@ -194,7 +194,6 @@ def test_label_changes_are_read_at_once_when_asked(warehouse: Warehouse, mailbox
     assert_mirrors(warehouse, mailbox)
 
 
-@on_both_targets
 def test_a_message_that_keeps_failing_is_set_aside_by_the_second_run(
     warehouse: Warehouse, mailbox: Sandbox
 ) -> None:

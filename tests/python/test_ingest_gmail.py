@@ -151,7 +151,6 @@ def test_a_full_resync_changes_nothing_but_last_seen(
             assert row[name] == before[key][name]
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_a_second_run_fetches_nothing(warehouse: Warehouse, sandbox: Sandbox) -> None:
     run_gmail(warehouse, sandbox)
@@ -186,7 +185,6 @@ def test_since_and_until_bound_what_is_fetched_and_leave_the_cursor_alone(
     assert_ended(run, warehouse, ENDED_WELL)
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_bounded_runs_say_so_and_finish_in_the_end(warehouse: Warehouse, sandbox: Sandbox) -> None:
     live = len(sandbox.live_ids())
@@ -316,7 +314,6 @@ def test_an_answer_that_cannot_be_stored_is_set_aside_once(
     assert_ended(following, warehouse, ENDED_WELL)
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_a_full_resync_tries_dead_letters_again(warehouse: Warehouse, sandbox: Sandbox) -> None:
     culprit = sandbox.live_ids()[3]
