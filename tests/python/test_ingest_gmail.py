@@ -382,6 +382,28 @@ def test_a_message_that_vanishes_after_the_listing_is_gone(
     assert_ended(run, warehouse, ENDED_WELL)
 
 
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("getProfile", "<html>"),
+        ("getProfile", "{}"),
+        ("messages.list", "[]"),
+        ("messages.list", '{"messages": [{"threadId": "t"}]}'),
+        ("messages.list", '{"messages": ["x"]}'),
+        ("labels.list", '{"labels": [1]}'),
+        ("labels.list", "<html>"),
+    ],
+)
+def test_an_answer_that_is_not_the_api_s_fails_the_run_in_one_line(
+    warehouse: Warehouse, sandbox: Sandbox, method: str, body: str
+) -> None:
+    fault(sandbox, method, times=None, body=body)
+    run = run_gmail(warehouse, sandbox)
+    assert isinstance(run.error, TransientSourceError)
+    assert f"{method} answered something else" in str(run.error)
+    assert_ended(run, warehouse, REFUSED)
+
+
 def test_a_repeated_page_token_is_noticed(warehouse: Warehouse, sandbox: Sandbox) -> None:
     page = {"messages": [{"id": sandbox.live_ids()[0]}], "nextPageToken": "again"}
     fault(sandbox, "messages.list", times=None, json=page)

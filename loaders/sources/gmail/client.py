@@ -89,7 +89,10 @@ class GmailClient:
 
     def profile(self, request: FetchRequest) -> dict[str, Any]:
         """users.getProfile: emailAddress, messagesTotal, threadsTotal, historyId."""
-        return self._json(request, "getProfile", self._users().getProfile)
+        profile = self._json(request, "getProfile", self._users().getProfile)
+        if not profile.get("historyId"):
+            raise _unexpected("getProfile")
+        return profile
 
     def labels(self, request: FetchRequest) -> list[tuple[str, dict[str, Any]]]:
         """users.labels.list: (text, value) of every label."""
@@ -108,7 +111,10 @@ class GmailClient:
             labelIds=None if label is None else [label],
             includeSpamTrash=self.config.include_spam_trash,
         ):
-            yield page.get("messages", [])
+            refs = page.get("messages", [])
+            if not all(isinstance(ref, dict) and isinstance(ref.get("id"), str) for ref in refs):
+                raise _unexpected("messages.list")
+            yield refs
 
     def history(self, request: FetchRequest, start: str) -> Iterator[dict[str, Any]]:
         """users.history.list after `start`, page by page, as sent. NotFound when expired."""
@@ -180,10 +186,7 @@ class GmailClient:
         except ValueError:
             value = None
         if not isinstance(value, dict):
-            raise TransientSourceError(
-                f"gmail: {method} answered something else than a JSON object (a proxy or sign-in"
-                " page?); see api_base_url, or run again later"
-            )
+            raise _unexpected(method)
         return value
 
     def _call(
@@ -298,9 +301,19 @@ def _transport(credentials: Any, config: GmailConfig) -> Any:
 
 def _elements(body: bytes, member: str, method: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        yield from json_elements(body.decode(), member)
+        for text, value in json_elements(body.decode(), member):
+            if not isinstance(value, dict):
+                raise _unexpected(method)
+            yield text, value
     except ValueError as error:
-        raise TransientSourceError(f"gmail: {method}: {error}; run again later") from error
+        raise _unexpected(method) from error
+
+
+def _unexpected(method: str) -> TransientSourceError:
+    return TransientSourceError(
+        f"gmail: {method} answered something else than the API's JSON (a proxy or sign-in page?);"
+        " see api_base_url, or run again later"
+    )
 
 
 def _reason(error: Any) -> str:

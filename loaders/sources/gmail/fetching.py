@@ -182,7 +182,6 @@ class Fetcher:
             found = {
                 str(value.get("id")): (text, value)
                 for text, value in self._client.thread_messages(self._request, batch.thread_id)
-                if isinstance(value, dict)
             }
         except (NotFound, *_OF_ONE_OBJECT):
             found = {}  # one by one then: it may be one of them that is the reason
