@@ -61,12 +61,23 @@ def open_letters(
 
 
 def forget(warehouse: Warehouse, letter_ids: Sequence[str]) -> None:
-    """Delete letters that a run has dealt with: their objects, or newer letters, are stored."""
+    """Delete letters that a run has dealt with, and older ones about the same objects.
+
+    Their objects, or newer letters, are stored.
+    """
+    letters = warehouse.staging_table("dead_letters")
     for start in range(0, len(letter_ids), _AT_ONCE):
         some = letter_ids[start : start + _AT_ONCE]
         warehouse.execute(
-            f"delete from {warehouse.staging_table('dead_letters')}"
-            f" where dead_letter_id in ({', '.join('?' * len(some))})",
+            f"delete from {letters} as letter where exists ("
+            f"select 1 from {letters} as settled"
+            f" where settled.dead_letter_id in ({', '.join('?' * len(some))})"
+            " and settled.source_system = letter.source_system"
+            " and settled.connection_name = letter.connection_name"
+            " and settled.object_type = letter.object_type"
+            " and settled.created_at >= letter.created_at"
+            " and (settled.dead_letter_id = letter.dead_letter_id"
+            " or settled.external_id = letter.external_id))",
             some,
         )
 

@@ -129,7 +129,6 @@ def test_three_events_and_one_merge_for_any_number_of_objects(
     assert second.telemetry["mode"] == "incremental"
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_a_full_resync_changes_nothing_but_last_seen(
     warehouse: Warehouse, sandbox: Sandbox
