@@ -181,6 +181,19 @@ def test_label_changes_wait_when_they_cost_too_much(warehouse: Warehouse, mailbo
     assert_mirrors(warehouse, mailbox)
 
 
+def test_label_changes_come_to_an_end_whatever_the_units(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.change(labels={"ids": mailbox.live_ids()[:2], "add": ["Label_4"]})
+    run = run_gmail(warehouse, mailbox, label_change_units=0)
+    while run.telemetry["has_more"]:
+        before = run.telemetry["deferred"]
+        run = run_gmail(warehouse, mailbox, label_change_units=0)
+        assert run.telemetry["deferred"] < before
+    assert_mirrors(warehouse, mailbox)
+
+
 def is_changed(warehouse: Warehouse, sandbox: Sandbox, message_id: str) -> bool:
     payload = without_attachment_ids(json.loads(stored(warehouse)[message_id]["payload"]))
     return bool(payload != message_of(sandbox, message_id))

@@ -189,10 +189,10 @@ class MailboxSync:
         if self._config.label_changes == "refetch":
             return batches
         units = self._config.label_change_units
-        chosen = []
+        chosen: list[Batch] = []
         for batch in batches:
             units -= self._fetcher.cost(batch)
-            if units < 0:
+            if units < 0 and chosen:  # one at least, or runs would never come to an end
                 break
             chosen.append(batch)
         return chosen
