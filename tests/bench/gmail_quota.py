@@ -39,12 +39,11 @@ _SPEEDS = {"none": 1.0, "four": 1.9}
 _HIDDEN = 0.07
 """Of a sandbox mailbox is in spam or trash."""
 _TITLE = """\
-Reading a mailbox under its quota, {latency:.0f} ms a request; windows of 60 s, all {windows} of \
-them real, full units
-messages/s: over windows 2 to {windows}, whole ones, so that neither the first window's burst nor
-the listing counts; ceiling: units a minute / units of one messages.get, all of them spent on that
-messages/1,000 units: all units the server counted from the start on: list pages (5 units each),
-profile, labels and history too; refused: over the whole run
+Reading a mailbox under its quota, {latency:.0f} ms a request; {windows} windows of 60 s, not scaled
+messages/s: over all windows but the first, so that neither its burst nor the listing counts
+ceiling: units a minute / units of one messages.get, as if every unit went into that
+messages/1,000 units: of all units that the server counted from the start on, list pages (5 units
+each), profile, labels and history too; refused: over the whole run
 lost: of a way that reached the end, all that is in the mailbox and was not read; of one that time
 cut off, what it gave up"""
 _HALVED_TITLE = """\
@@ -136,11 +135,8 @@ def measure_halved(quota: str, slows_down: bool, windows: int) -> Figures:
     with Sandbox(size=_mailbox_size(config, "none", windows), threads="none") as sandbox:
         half = _enforced(config, share=0.5)
         timer = threading.Timer(WINDOW_SECONDS, lambda: sandbox.settings(quota=half))
-        timer.start()
-        reading, stats, seconds = _read(ours, sandbox, config, windows, 0)
-        timer.cancel()
+        reading, stats, seconds = _read(ours, sandbox, config, windows, 0, timer)
     rate = reading.between(*seconds) / (seconds[1] - seconds[0])
-    failed_after = None if reading.ended_at is None else reading.ended_at - seconds[0]
     return {
         "quota": quota,
         "slows_down": slows_down,
@@ -149,7 +145,7 @@ def measure_halved(quota: str, slows_down: bool, windows: int) -> Figures:
         "refused": stats["refused"],
         "given_up": reading.given_up,
         "error": reading.error,
-        "failed_after": failed_after if reading.error else None,
+        "ended_after": (reading.ended_at or seconds[1]) - seconds[0],
     }
 
 
@@ -217,13 +213,20 @@ _WAYS: dict[str, Way] = {
 
 
 def _read(
-    way: Way, sandbox: Sandbox, config: GmailConfig, windows: int, grace_seconds: float
+    way: Way,
+    sandbox: Sandbox,
+    config: GmailConfig,
+    windows: int,
+    grace_seconds: float,
+    timer: threading.Timer | None = None,
 ) -> tuple[Reading, dict[str, Any], tuple[float, float]]:
     """Run a way; what it read, what the server counted, and the moments to measure between."""
     # The client warns of every refusal; there are thousands.
     logging.getLogger("googleapiclient").setLevel(logging.ERROR)
     _messages(sandbox.base_url)  # imports, outside of what is measured
     sandbox.settings(latency=LATENCY_SECONDS, quota=_enforced(config))
+    if timer:
+        timer.start()
     reading = Reading()
     began = time.monotonic()
     end = began + windows * WINDOW_SECONDS
@@ -234,6 +237,8 @@ def _read(
     thread.join(end + grace_seconds - began)
     reading.is_over.set()
     thread.join()
+    if timer:
+        timer.cancel()
     return reading, sandbox.stats(), (began + WINDOW_SECONDS, end)
 
 
@@ -331,6 +336,7 @@ def _print_ways(figures: list[Figures], windows: int) -> None:
             "goal",
             "messages/1,000 units",
             "refused",
+            "read",
             "lost (goal 0)",
             "error",
         ),
@@ -344,6 +350,7 @@ def _print_ways(figures: list[Figures], windows: int) -> None:
                 goals[each["threads"]] if each["way"] == "ours" else "",
                 each["messages_per_1000_units"],
                 each["refused"],
+                f"{each['read']:,} of {each['mailbox']:,}",
                 each["lost"],
                 each["error"] or "",
             )
@@ -364,8 +371,14 @@ def _print_halved(figures: list[Figures]) -> None:
                 f"{each['of_ceiling']:.1%}",
                 each["refused"],
                 each["given_up"],
-                "goes on" if not each["error"] else f"failed after {each['failed_after']:.0f} s",
+                _outcome(each),
             )
             for each in figures
         ],
     )
+
+
+def _outcome(figures: Figures) -> str:
+    if figures["error"]:
+        return f"failed {figures['ended_after']:.0f} s after that"
+    return "went on"

@@ -261,7 +261,6 @@ def ingestion(
     )
 
 
-@on_both_targets
 def test_what_does_not_pass_fails_the_run_and_can_be_retried(
     warehouse: Warehouse, sandbox: Sandbox
 ) -> None:
@@ -358,7 +357,6 @@ def test_a_refusal_is_one_line_with_the_next_step(
     assert sandbox.stats()["requests"] == {"getProfile": 1}
 
 
-@on_both_targets
 def test_a_refusal_midway_lands_no_cursor(warehouse: Warehouse, sandbox: Sandbox) -> None:
     fault(sandbox, "messages.get", times=None, status=401, reason="authError")
     run = run_gmail(warehouse, sandbox)
@@ -367,7 +365,6 @@ def test_a_refusal_midway_lands_no_cursor(warehouse: Warehouse, sandbox: Sandbox
     assert not is_complete(warehouse)
 
 
-@on_both_targets
 def test_a_message_that_vanishes_after_the_listing_is_gone(
     warehouse: Warehouse, sandbox: Sandbox
 ) -> None:
