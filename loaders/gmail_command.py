@@ -86,6 +86,8 @@ def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Wareh
             _run(ingestion)
             if not (options.until_done and ingestion.summary and ingestion.summary.has_more):
                 return 0
+            # A resync under way is gone on with; asking again would begin another.
+            asked = dataclasses.replace(asked, full_resync=False)
 
 
 def _retry(options: argparse.Namespace, connection: Connection, warehouse: Warehouse) -> int:

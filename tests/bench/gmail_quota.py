@@ -119,7 +119,7 @@ def measure(quota: str, threads: str, way: str, windows: int) -> Figures:
         "of_ceiling": rate / _ceiling(config),
         "messages_per_1000_units": 1000 * len(reading.received) / stats["units"],
         "refused": stats["refused"],
-        "lost": missing if reading.is_complete else reading.given_up,
+        "lost": missing if reading.is_complete else _given_up(reading),
         "mailbox": len(live),
         "read": len(reading.received),
         "is_complete": reading.is_complete,
@@ -143,7 +143,7 @@ def measure_halved(quota: str, slows_down: bool, windows: int) -> Figures:
         "messages_per_second": rate,
         "of_ceiling": rate / (_ceiling(config) / 2),
         "refused": stats["refused"],
-        "given_up": reading.given_up,
+        "given_up": _given_up(reading),
         "error": reading.error,
         "ended_after": (reading.ended_at or seconds[1]) - seconds[0],
     }
@@ -165,8 +165,8 @@ def ours(base_url: str, quota: str, reading: Reading) -> None:
             if isinstance(item, Observed) and item.object_type == "message":
                 reading.keep(str(item.external_id))
         reading.is_complete = not request.has_more
-    finally:
         reading.given_up = request.unfetched
+    finally:
         request.cancelled.set()
         source.close()
 
@@ -250,6 +250,11 @@ def _run_way(way: Way, base_url: str, quota: str, reading: Reading) -> None:
     except Exception as error:
         reading.error = f"{type(error).__name__}: {error}"
     reading.ended_at = time.monotonic()
+
+
+def _given_up(reading: Reading) -> int | None:
+    """Messages that a way failed on; None of one that failed itself, as it does not say."""
+    return None if reading.error else reading.given_up
 
 
 def _ignore(bucket: TokenBucket, seconds: float) -> None:

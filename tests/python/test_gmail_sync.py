@@ -74,7 +74,11 @@ def test_history_brings_arrivals_label_changes_deletions_and_restores(
     assert run.error is None
     assert run.telemetry["mode"] == "incremental"
     assert run.counts == {"inserted": len(arrived), "updated": 2, "deleted": 1}
-    assert mailbox.stats()["requests"] == {"history.list": 1, "messages.get": len(arrived) + 2}
+    assert mailbox.stats()["requests"] == {
+        "history.list": 1,
+        "getProfile": 1,
+        "messages.get": len(arrived) + 2,
+    }
     assert stored(warehouse)[deleted]["deleted_at"] is not None
     assert_accounted(run.telemetry)
     assert_mirrors(warehouse, mailbox)
@@ -248,6 +252,23 @@ def test_a_message_that_fails_once_is_stored_by_the_next_run(
     assert "unfetched" not in (position(warehouse) or {})
 
 
+def test_a_message_that_failed_does_not_wait_behind_label_changes(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    old = mailbox.live_ids()[:4]
+    mailbox.change(deliver=3)
+    culprit = mailbox.live_ids()[0]
+    fault(mailbox, "messages.get", culprit, times=4, status=503)
+    assert isinstance(run_gmail(warehouse, mailbox).error, FetchIncomplete)
+    mailbox.change(labels={"ids": old, "add": ["Label_6"]})
+    mailbox.change(labels={"ids": [culprit], "add": ["Label_6"]})
+    run = run_gmail(warehouse, mailbox, label_change_units=20)
+    assert run.error is None
+    assert run.telemetry["deferred"] > 0
+    assert culprit in live(warehouse)
+
+
 def test_an_api_that_is_down_fails_the_run_and_sets_nothing_aside(
     warehouse: Warehouse, mailbox: Sandbox
 ) -> None:
@@ -345,6 +366,29 @@ def test_another_mailbox_behind_the_same_name_is_refused(
     assert "another mailbox" in str(run.error)
     assert "example.com" not in json.dumps(events(warehouse), default=str)
     assert live(warehouse) == before
+
+
+def test_another_mailbox_with_a_history_of_its_own_is_refused_too(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    before, stands = live(warehouse), position(warehouse)
+    with Sandbox(size=MAILBOX_SIZE, seed=9) as other:
+        fault(other, "getProfile", times=None, mutate={"set": {"emailAddress": "b@example.com"}})
+        other.change(deliver=5, delete=2)
+        run = run_gmail(warehouse, other)
+    assert "another mailbox" in str(run.error)
+    assert live(warehouse) == before
+    assert position(warehouse) == stands
+
+
+def test_what_is_no_name_is_not_repeated_as_a_reason(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    fault(mailbox, "getProfile", times=None, status=403, reason="ann@example.com: Falcon")
+    run = run_gmail(warehouse, mailbox)
+    assert "403 unknown" in str(run.error)
+    assert "Falcon" not in json.dumps(events(warehouse), default=str)
 
 
 @pytest.mark.parametrize("fetch_format", ["full", "metadata", "raw"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,6 +48,7 @@ _KEY_REFUSED = (
     "the service account's key or its subject is not accepted, or the clock here is wrong; correct"
     " service_account_file or subject of connection '{connection}'"
 )
+_NAME = re.compile(r"\w{1,64}", re.ASCII)
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -323,17 +325,22 @@ def _reason(error: Any) -> str:
     except (ValueError, KeyError, TypeError):
         return "unknown"
     if isinstance(body, str):
-        return body
+        return _name(body)
     for entry in [*body.get("errors", []), *body.get("details", [])]:
         if entry.get("reason"):
-            return str(entry["reason"])
-    return str(body.get("status", "unknown"))
+            return _name(entry["reason"])
+    return _name(body.get("status"))
+
+
+def _name(reason: Any) -> str:
+    """A reason is a name; whatever else stands there may be content."""
+    return reason if isinstance(reason, str) and _NAME.fullmatch(reason) else "unknown"
 
 
 def _grant_error(error: Any) -> str:
     """`error` of a refused token request (RFC 6749, section 5.2)."""
     answer = error.args[1] if len(error.args) > 1 else None
-    return str(answer.get("error")) if isinstance(answer, dict) else "authError"
+    return _name(answer.get("error")) if isinstance(answer, dict) else "authError"
 
 
 def _retry_after(error: Any) -> float:

@@ -137,9 +137,9 @@ def _costs(value: Any) -> Mapping[str, int]:
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     if not isinstance(value, Mapping) or not all(
-        isinstance(units, int) and units >= 0 for units in value.values()
+        isinstance(units, int) and units > 0 for units in value.values()
     ):
-        raise ValueError("a table of methods and their units")
+        raise ValueError("a table of methods and their units, from 1 on")
     return dict(value)
 
 

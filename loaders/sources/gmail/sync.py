@@ -55,6 +55,10 @@ class MailboxSync:
             position = yield from self._pin()
         self._request.mode = _MODES[position.snapshot]
         if changes is not None:
+            if changes.messages or changes.history_id != position.history_id:
+                # Before anything of another mailbox is stored, or its history id.
+                self._read_profile()
+                self._check_mailbox(position)
             position = yield from self._apply(changes, position)
         if position.snapshot is not None and not self._fetcher.is_bounded:
             position = yield from self._read_snapshot(position)
@@ -113,6 +117,8 @@ class MailboxSync:
         """Yield what the changes ask for; return the position afterwards."""
         observed_at = self._request.clock.now()
         added, relabelled, removed = map(changes.of_kind, (ADDED, RELABELLED, REMOVED))
+        for key in relabelled.keys() & set(position.unfetched):
+            added[key] = relabelled.pop(key)  # not stored yet: no mere change of labels
         fetched = self._fetcher.fetched
         added = {
             key: change
