@@ -96,7 +96,7 @@ def _open(warehouse: Warehouse, of_connection: bool) -> str:
         " and stored.connection_name = letter.connection_name"
         " and stored.object_type = letter.object_type"
         " and stored.external_id = letter.external_id"
-        " and stored.last_seen >= letter.created_at"
+        " and stored.last_seen >= letter.created_at and stored.deleted_at is null"
         " where letter.age = 1 and stored.idem_key is null"
     )
 

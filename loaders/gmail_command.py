@@ -77,7 +77,8 @@ def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Wareh
         max_duration=options.max_duration,
         max_objects=options.max_objects,
     )
-    with _ingestions(connection, warehouse, options.sandbox_size) as new_ingestion:
+    keep = not options.dry_run
+    with _ingestions(connection, warehouse, options.sandbox_size, keep) as new_ingestion:
         if options.dry_run:
             print_dry_run(new_ingestion(asked).dry_run())
             return 0
@@ -110,12 +111,13 @@ def _run(ingestion: Ingestion) -> None:
 
 @contextlib.contextmanager
 def _ingestions(
-    connection: Connection, warehouse: Warehouse, sandbox_size: int
+    connection: Connection, warehouse: Warehouse, sandbox_size: int, keep_sandbox: bool = True
 ) -> Iterator[Callable[[IngestOptions], Ingestion]]:
     """What makes a run of a connection; each reads credentials and options anew."""
     from loaders.sources.gmail import GmailSource
 
-    with gmail_access(connection, warehouse, sandbox_size) as (find, configure):
+    access = gmail_access(connection, warehouse, sandbox_size, keep_sandbox=keep_sandbox)
+    with access as (find, configure):
         yield lambda options: Ingestion(
             warehouse,
             lambda: GmailSource(connection.name, find().credentials, configure()),

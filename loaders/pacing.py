@@ -28,8 +28,8 @@ class TokenBucket:
         largest: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._full_rate = units_per_minute * _SHARE / 60
         self._capacity = max(units_per_minute * (1 - _SHARE), largest)
+        self._full_rate = max(units_per_minute - self._capacity, largest) / 60
         self._clock = clock
         self._lock = threading.Lock()
         self._factor = 1.0
@@ -49,7 +49,7 @@ class TokenBucket:
             self._fill(now)
             self._level -= units
             owed = max(0.0, -self._level / self.rate)
-            return max(owed, self._closed_until - now)
+            return max(0.0, self._closed_until - now) + owed
 
     def slow_down(self, seconds: float) -> None:
         """The source refused: nothing for so long, and less from then on.
@@ -65,7 +65,7 @@ class TokenBucket:
             self._closed_until = max(self._closed_until, now + seconds)
 
     def _fill(self, now: float) -> None:
-        passed = now - self._filled_at
+        passed = max(0.0, now - max(self._filled_at, self._closed_until))
         self._filled_at = now
         self._level = min(self._capacity, self._level + passed * self.rate)
         self._factor = min(1.0, self._factor + passed / (2 * _RECOVERY_SECONDS))

@@ -52,7 +52,7 @@ class Stored:
     def held_ids(
         self, object_type: str, seen_since: dt.datetime | None = None
     ) -> Iterator[tuple[str, bool]]:
-        """The same ids, some twice, each with whether it was observed at `seen_since` or later."""
+        """The same ids, each with whether it was observed at `seen_since` or later."""
         for external_id, last_seen in self._held(object_type):
             yield external_id, seen_since is None or last_seen >= seen_since
 
@@ -64,13 +64,17 @@ class Stored:
         of_type = "source_system = ? and connection_name = ? and object_type = ?"
         if keys:
             of_type += f" and idem_key in ({', '.join('?' * len(keys))})"
-        queue = self._warehouse.staging_table("landed_objects")
+        # The newest state counts: a tombstone that waits in the queue is one already.
         yield from self._warehouse.stream(
-            f"select external_id, last_seen from {self._warehouse.table('raw_objects')}"
-            f" where {of_type} and deleted_at is null"
+            "select external_id, seen from (select external_id, seen, is_deleted, row_number() over"
+            " (partition by external_id order by seen desc, is_deleted desc) as age from ("
+            "select external_id, last_seen as seen, deleted_at is not null as is_deleted"
+            f" from {self._warehouse.table('raw_objects')} where {of_type}"
             " union all"
-            f" select external_id, observed_at from {queue}"
-            f" where {of_type} and not is_deleted and {self._complete()}",
+            " select external_id, observed_at, is_deleted"
+            f" from {self._warehouse.staging_table('landed_objects')}"
+            f" where {of_type} and {self._complete()}"
+            ") as states) as newest where age = 1 and not is_deleted",
             (*self._connection, object_type, *keys) * 2,
         )
 
@@ -92,16 +96,14 @@ class Stored:
                 yield external_id, None if text is None else json.loads(text)
 
     def dead(self, object_type: str) -> set[str]:
-        """Ids of an object type that lie among the dead letters."""
+        """Ids of an object type that lie among the dead letters and are not settled."""
         if self._is_empty:
             return set()
-        rows = self._warehouse.execute(
-            f"select distinct external_id from {self._warehouse.staging_table('dead_letters')}"
-            " where source_system = ? and connection_name = ? and object_type = ?"
-            f" and external_id is not null and {self._complete()}",
-            (*self._connection, object_type),
-        )
-        return {external_id for (external_id,) in rows}
+        return {
+            letter.external_id
+            for letter in open_letters(self._warehouse, *self._connection)
+            if letter.object_type == object_type and letter.external_id is not None
+        }
 
     def dead_letters(self) -> list[DeadLetter]:
         """Dead letters that are not settled, with their texts, newest first."""

@@ -67,4 +67,4 @@ def test_a_letter_is_open_until_its_object_or_a_newer_letter_is_stored(
     assert {letter.payload for letter in letters} == {"text"}
     forget(warehouse, [newer, nameless[0]])
     assert ids(open_letters(warehouse)) == [older_state, nameless[1]]
-    assert Stored(warehouse, "gmail", "acct1").dead("message") == {"stored", "older state"}
+    assert Stored(warehouse, "gmail", "acct1").dead("message") == {"older state"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from loaders import crashpoints
 from loaders.errors import SourceError, TransientSourceError
 from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions
 from loaders.items import FetchRequest, Item, Observed
@@ -389,6 +390,35 @@ def test_what_is_no_name_is_not_repeated_as_a_reason(
     run = run_gmail(warehouse, mailbox)
     assert "403 unknown" in str(run.error)
     assert "Falcon" not in json.dumps(events(warehouse), default=str)
+
+
+def test_a_tombstone_that_waits_in_the_queue_is_one(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    run_gmail(warehouse, mailbox)
+    victim = mailbox.live_ids()[0]
+    mailbox.change(delete=[victim])
+
+    def die(name: str) -> None:
+        if name == "merge.before":
+            raise Killed
+
+    crashpoints.install(die)
+    try:
+        with pytest.raises(Killed):
+            run_gmail(warehouse, mailbox)
+    finally:
+        crashpoints.install(None)
+    mailbox.settings(history_expired_before=mailbox.change(restore=[victim])["history_id"])
+    assert run_gmail(warehouse, mailbox).error is None
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_bound_below_a_thread_s_size_gets_on(warehouse: Warehouse, mailbox: Sandbox) -> None:
+    run = run_gmail(warehouse, mailbox, IngestOptions(max_objects=1), unit_costs={})
+    for _ in range(40):
+        if not run.telemetry["has_more"]:
+            break
+        run = run_gmail(warehouse, mailbox, IngestOptions(max_objects=8), unit_costs={})
+    assert_mirrors(warehouse, mailbox)
 
 
 @pytest.mark.parametrize("fetch_format", ["full", "metadata", "raw"])

@@ -139,8 +139,10 @@ class Fetcher:
             if self._left is None:
                 yield batch, True
                 continue
-            wanted = batch.message_ids[: self._left]
-            self._left -= len(wanted)
+            # The first one whole, or a bound below its size would let no run get on.
+            is_first = self._left == self._request.max_objects
+            wanted = batch.message_ids if is_first else batch.message_ids[: self._left]
+            self._left = max(0, self._left - len(wanted))
             is_whole = len(wanted) == len(batch.message_ids)
             self.is_bounded |= not is_whole
             yield dataclasses.replace(batch, message_ids=wanted), is_whole

@@ -117,8 +117,9 @@ class MailboxSync:
         """Yield what the changes ask for; return the position afterwards."""
         observed_at = self._request.clock.now()
         added, relabelled, removed = map(changes.of_kind, (ADDED, RELABELLED, REMOVED))
-        for key in relabelled.keys() & set(position.unfetched):
-            added[key] = relabelled.pop(key)  # not stored yet: no mere change of labels
+        if position.snapshot is None:
+            for key in relabelled.keys() - self._held(relabelled):
+                added[key] = relabelled.pop(key)  # not stored yet: no mere change of labels
         fetched = self._fetcher.fetched
         added = {
             key: change
@@ -311,7 +312,7 @@ class MailboxSync:
     def _check_mailbox(self, position: Position | None) -> None:
         """Another mailbox under the same name would tombstone all of the first one's mail."""
         assert self._profile is not None
-        if position is not None and position.mailbox != self._profile.get("emailAddress"):
+        if position is not None and position.mailbox != str(self._profile.get("emailAddress", "")):
             raise SourceError(
                 "gmail: the credentials open another mailbox than this connection has read so far;"
                 " give that mailbox a connection of its own, or correct the credentials"
