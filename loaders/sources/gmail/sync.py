@@ -29,6 +29,8 @@ MESSAGES, LABELS = "messages", "labels"
 """Streams: where the history stands; when labels and profile were read last."""
 
 
+_LABEL_STEP = 50
+"""Batches of label changes after which the position moves along."""
 _MODES = {None: "incremental", BACKFILL: "full", RESYNC: "resync"}
 
 
@@ -179,14 +181,17 @@ class MailboxSync:
         batches = self._fetcher.batches(refs)
         read = 0
 
-        def count(done: int) -> Iterator[Item]:
+        def advance(done: int) -> Iterator[Item]:
             nonlocal read
             read = done
-            return iter(())
+            if done % _LABEL_STEP == 0:
+                waiting = [key for batch in batches[done:] for key in batch.message_ids]
+                if before := _last_before(relabelled, waiting):
+                    yield from self._move(dataclasses.replace(position, label_history_id=before))
 
         affordable = self._affordable(batches)
         messages = sum(len(batch.message_ids) for batch in affordable)
-        yield from self._fetcher.run(affordable, messages, count)
+        yield from self._fetcher.run(affordable, messages, advance)
         left = [key for batch in batches[read:] for key in batch.message_ids]
         self._request.deferred = len(left)
         reached = _last_before(relabelled, left) or position.label_history_id if left else None
