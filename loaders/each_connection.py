@@ -70,6 +70,7 @@ class _Runs:
         for reader in readers:
             reader.start()
         code = process.wait()
+        code = 128 - code if code < 0 else code  # killed by a signal
         for reader in readers:
             reader.join()
         return code

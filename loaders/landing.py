@@ -61,9 +61,7 @@ class Landing:
         connection_name: str,
         correlation_id: str,
         idem_key_of: Callable[[Observed, Mapping[str, Any]], str],
-        created_at_of: Callable[[Observed, Mapping[str, Any]], dt.datetime | None] = lambda *_: (
-            None
-        ),
+        created_at_of: CreatedAt = lambda *_: None,
         volatile_keys: Iterable[str] = (),
         batch_size: int | None = None,
         batch_bytes: int = DEFAULT_BATCH_BYTES,

@@ -98,6 +98,16 @@ def test_a_record_that_names_no_message_fails_the_run(broken: dict[str, Any]) ->
         read_changes([{"history": [broken], "historyId": "900"}], AT_100)
 
 
+def test_only_the_message_that_a_record_adds_is_an_arrival() -> None:
+    both = record(101, "messagesAdded", "new")
+    both |= {
+        "labelsRemoved": record(101, "labelsRemoved", "back", labelIds=["TRASH"])["labelsRemoved"]
+    }
+    changes = read_changes([{"history": [both], "historyId": "900"}], AT_100).messages
+    assert {key: change.kind for key, change in changes.items()} == {"new": ADDED, "back": ADDED}
+    assert (changes["new"].is_arrival, changes["back"].is_arrival) == (True, False)
+
+
 def test_the_position_is_that_of_the_first_page() -> None:
     pages = [{"historyId": "900", "nextPageToken": "x"}, {"historyId": "950"}]
     assert read_changes(pages, AT_100).history_id == "900"

@@ -39,7 +39,8 @@ class Changes:
     """The changes of a stretch of history, by message id."""
 
     history_id: str
-    """Where the mailbox stood when the stretch was read: everything before it is in here."""
+    """Where the mailbox stood when the stretch was read: everything up to it is in here, and
+    perhaps some of what came after."""
     messages: dict[str, Change]
     label_ids: set[str]
     """Labels that were put on messages."""
@@ -84,7 +85,7 @@ class _Reader:
                     # An earlier run read it after this: its labels are known up to there.
                     self.changes.pop(str(message["id"]), None)
                 else:
-                    self._note(message, kind, record_id, "messagesAdded" in record)
+                    self._note(message, kind, record_id, _adds(record, message["id"]))
         except (KeyError, TypeError, ValueError) as error:
             raise TransientSourceError(
                 "gmail: history.list: a record without an id, or about no message; run again later"
@@ -128,3 +129,7 @@ class _Reader:
             kind = ADDED
         is_arrival = is_new and earlier is None
         self.changes[message_id] = Change(kind, thread_id, record_id, is_arrival)
+
+
+def _adds(record: Mapping[str, Any], message_id: str) -> bool:
+    return any(entry["message"]["id"] == message_id for entry in record.get("messagesAdded", []))

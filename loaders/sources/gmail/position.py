@@ -32,7 +32,7 @@ class Position:
     @classmethod
     def read(cls, cursor: Mapping[str, Any] | None) -> Position | None:
         """The position that a cursor holds; None without one, or when it lacks a field."""
-        if cursor is None or "mailbox" not in cursor:
+        if cursor is None or not {"history_id", "mailbox", "include_spam_trash"} <= cursor.keys():
             return None
         values = {**cursor, "unfetched": tuple(cursor.get("unfetched", ()))}
         if cursor.get("seen_since"):

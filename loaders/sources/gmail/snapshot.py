@@ -1,7 +1,7 @@
 """The mailbox as a whole: what it lists, against what the warehouse holds.
 
-Ids are kept in an in-memory DuckDB, where a million of them fit in less than 100 MB and sets
-are compared in SQL. Source: Gmail API v1, users.messages.list; 5 units a page of 500 ids.
+Ids are kept in an in-memory DuckDB of bounded size, and sets are compared in SQL.
+Source: Gmail API v1, users.messages.list; 5 units a page of 500 ids.
 """
 
 from __future__ import annotations
