@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ class Sandbox:
         *,
         state: Path | str | None = None,
         size: int = 250,
+        charges: int = 200,
         seed: int = 1,
         threads: str = "mixed",
         port: int = 0,
@@ -40,13 +42,13 @@ class Sandbox:
         """Configure a server; `start` or the with statement runs it.
 
         `state` is the SQLite file that keeps changes (None: memory); an existing one decides
-        `size` (messages), `seed` and `threads`: "mixed" (2.5 messages each on average), "four"
-        or "none" (each message has its own). `port` 0 takes a free one. `start_seconds` limits
-        the start.
+        `size` (messages), `charges` (of the Stripe account), `seed` and `threads`: "mixed" (2.5
+        messages each on average), "four" or "none" (each message has its own). `port` 0 takes a
+        free one. `start_seconds` limits the start.
         """
         self._start_seconds = start_seconds
         self._arguments = [f"--port={port}", f"--size={size}", f"--seed={seed}"]
-        self._arguments.append(f"--threads={threads}")
+        self._arguments += [f"--threads={threads}", f"--charges={charges}"]
         if state is not None:
             self._arguments.append(f"--state={Path(state).resolve()}")
         self._process: subprocess.Popen[bytes] | None = None
@@ -130,7 +132,10 @@ class Sandbox:
         "costs": {method: units}, "window_seconds": s}. `history_expired_before`: history id or
         None. `tokens_expired`: True refuses (401) every access token but those given out at
         /token from now on; False takes any again. `token_requests`: n makes tokens expire like
-        that after every n requests; None doesn't.
+        that after every n requests; None doesn't. `stripe_clock_offset`: seconds that Stripe's
+        clock is ahead of this machine's. `stripe_late_events`: seconds by which new events show
+        up later than they say. `stripe_limit`: None or {"per_second": n}, for each key.
+        `stripe_permissions`: {key: kinds it may read}; keys not in it may read all.
         """
         self._json("PUT", "/sandbox/settings", values)
 
@@ -140,6 +145,35 @@ class Sandbox:
         Returns {"history_id": text, "affected": {key: ids}}.
         """
         return self._json("POST", "/sandbox/changes", changes)
+
+    def change_stripe(self, **changes: Any) -> dict[str, Any]:
+        """Change a Stripe account (see loaders.sandbox.stripe.changes), in the arguments' order.
+
+        Returns {"affected": {key: ids}}.
+        """
+        return self._json("POST", "/sandbox/stripe/changes", changes)
+
+    def stripe_objects(self, kind: str, account: str | None = None) -> dict[str, dict[str, Any]]:
+        """Return every object of a kind by its id, as the API gives it when read by itself.
+
+        The kind "invoice_line" has keys of the form "<invoice id>:<line id>".
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for line in self._stripe_lines("objects", kind, account):
+            value = json.loads(line)
+            key = value["id"]
+            found[f"{value['invoice']}:{key}" if kind == "invoice_line" else key] = value
+        return found
+
+    def stripe_deleted(self, kind: str, account: str | None = None) -> list[str]:
+        """Return the ids of the objects of a kind that were deleted."""
+        return [line.decode() for line in self._stripe_lines("deleted", kind, account)]
+
+    def _stripe_lines(self, what: str, kind: str, account: str | None) -> list[bytes]:
+        query = urllib.parse.urlencode({"kind": kind} | ({"account": account} if account else {}))
+        # Lines end at \n alone: texts hold other characters that splitlines cuts at.
+        lines = self._request("GET", f"/sandbox/stripe/{what}?{query}").split(b"\n")
+        return [line for line in lines if line]
 
     def insert(
         self,

@@ -13,22 +13,31 @@ from loaders.sandbox.mailbox import Mailbox
 from loaders.sandbox.oauth import OAuthApi
 from loaders.sandbox.schedule import Schedule, Step
 from loaders.sandbox.search import Query, matching_messages
+from loaders.sandbox.stripe.api import StripeApi
+from loaders.sandbox.stripe.books import Books
+from loaders.sandbox.stripe.changes import apply_stripe_changes, check_stripe_changes
+from loaders.sandbox.stripe.dump import deleted_ids, object_lines
 from loaders.sandbox.tokens import Tokens
 from loaders.sandbox.wire import Api, Request, Response, json_response
 
 _IDS_PER_CHUNK = 5_000
-_SETTINGS = {"latency", "quota", "history_expired_before", "tokens_expired", "token_requests"}
+_SETTINGS = {
+    "latency", "quota", "history_expired_before", "tokens_expired", "token_requests",
+    "stripe_clock_offset", "stripe_late_events", "stripe_limit", "stripe_permissions",
+}  # fmt: skip
 
 
 class Control:
     """Everything the server is told from outside, and what it counts."""
 
-    def __init__(self, mailbox: Mailbox) -> None:
-        """Serve `mailbox` without faults, latency or quota."""
+    def __init__(self, mailbox: Mailbox, books: Books) -> None:
+        """Serve `mailbox` and the Stripe accounts without faults, latency or quota."""
         self.mailbox = mailbox
         self.tokens = Tokens()
         self.gmail = GmailApi(mailbox, self.tokens)
-        self.apis: list[Api] = [self.gmail, OAuthApi(self.tokens)]
+        self.books = books
+        self.stripe = StripeApi(books)
+        self.apis: list[Api] = [self.gmail, self.stripe, OAuthApi(self.tokens)]
         self.faults = FaultRules()
         self.schedule = Schedule()
         self.latency_seconds = 0.0
@@ -44,7 +53,10 @@ class Control:
         """Take a step of the schedule and keep what became of it."""
         try:
             self._set_settings(step.settings)
-            step.outcome = self._change(step.changes)
+            outcome = self._change(step.changes)
+            if step.stripe_changes:
+                outcome |= {"stripe": self._change_stripe(step.stripe_changes)}
+            step.outcome = outcome
         except (ValueError, TypeError, AttributeError) as error:
             step.outcome = {"error": str(error)}
 
@@ -58,6 +70,7 @@ class Control:
             ("POST", "/sandbox/changes"): self._change,
             ("PUT", "/sandbox/schedule"): self._set_schedule,
             ("GET", "/sandbox/schedule"): self._outcomes,
+            ("POST", "/sandbox/stripe/changes"): self._change_stripe,
         }
         handler = handlers.get((request.method, request.path))
         if handler is None:
@@ -78,12 +91,22 @@ class Control:
         if lines:
             yield "".join(lines).encode()
 
+    def stripe_lines(self, request: Request) -> Iterator[bytes]:
+        """Return what /sandbox/stripe/objects and /sandbox/stripe/deleted answer, in chunks.
+
+        Raises ValueError for an unknown kind or account.
+        """
+        dump = object_lines if request.path.endswith("/objects") else deleted_ids
+        kind = request.query.get("kind", [""])[-1]
+        account_id = request.query.get("account", [None])[-1]
+        return dump(self.books, kind, account_id)
+
     def _stats(self, body: Any) -> dict[str, Any]:
         with self._lock:
             requests = dict(self._requests)
         return {
             "requests": requests,
-            "units": sum(api.quota.units for api in self.apis),
+            "units": self.gmail.quota.units,
             "refused": sum(api.quota.refused for api in self.apis),
         }
 
@@ -111,10 +134,24 @@ class Control:
             self.tokens.expire() if body["tokens_expired"] else self.tokens.trust_all()
         if "token_requests" in body:
             self.tokens.expire_after(body["token_requests"])
+        self._set_stripe_settings(body)
         return {}
+
+    def _set_stripe_settings(self, body: Any) -> None:
+        if "stripe_clock_offset" in body:
+            self.books.clock_offset = float(body["stripe_clock_offset"])
+        if "stripe_late_events" in body:
+            self.books.late_event_seconds = float(body["stripe_late_events"])
+        if "stripe_limit" in body:
+            self.stripe.limit_requests(body["stripe_limit"])
+        if "stripe_permissions" in body:
+            self.stripe.permissions = dict(body["stripe_permissions"] or {})
 
     def _change(self, body: Any) -> dict[str, Any]:
         return apply_changes(self.mailbox, body)
+
+    def _change_stripe(self, body: Any) -> dict[str, Any]:
+        return apply_stripe_changes(self.books, body)
 
     def _set_schedule(self, body: Any) -> dict[str, Any]:
         self.schedule.set(body, _check_step)
@@ -126,6 +163,7 @@ class Control:
 
 def _check_step(step: Step) -> None:
     check_changes(step.changes)
+    check_stripe_changes(step.stripe_changes)
     _check_settings(step.settings)
 
 

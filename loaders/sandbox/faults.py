@@ -14,7 +14,6 @@ _ACTION_KEYS = {
     "status", "reason", "message", "retry_after", "latency", "truncate", "body", "content_type",
     "drop", "json", "mutate", "body_base64", "slow_body",
 }  # fmt: skip
-_DEFAULT_REASONS = {429: "rateLimitExceeded", 500: "internalError", 503: "backendError"}
 
 
 class Action:
@@ -35,7 +34,7 @@ class Action:
             content_type = self._keys.get("content_type", "text/html")
             response = Response(status or 200, body, content_type)
         elif status:
-            reason = self._keys.get("reason") or _DEFAULT_REASONS.get(status, "backendError")
+            reason = self._keys.get("reason") or api.default_reasons.get(status, "backendError")
             response = api.error(status, reason, self._keys.get("message", "Injected fault."))
         else:
             return None

@@ -4,7 +4,7 @@ Source: https://developers.google.com/workspace/gmail/api/reference/rest
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from loaders.sandbox.quota import Quota
 from loaders.sandbox.search import Query, matching_messages, matching_threads, parse_query
 from loaders.sandbox.texts import OWNER_ADDRESS
 from loaders.sandbox.tokens import Tokens
-from loaders.sandbox.wire import Call, Request, Response, json_response
+from loaders.sandbox.wire import GOOGLE_REASONS, Call, Request, Response, json_response
 
 _PREFIX = "/gmail/v1/users/"
 _UNKNOWN_ESTIMATE = 201
@@ -39,6 +39,8 @@ Handler = Callable[["GmailApi", Parameters, list[str]], dict[str, Any]]
 
 class GmailApi:
     """Answers Gmail API requests from one mailbox."""
+
+    default_reasons: Mapping[int, str] = GOOGLE_REASONS
 
     def __init__(self, mailbox: Mailbox, tokens: Tokens) -> None:
         """Serve `mailbox` to the bearers of good `tokens`."""

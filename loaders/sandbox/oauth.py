@@ -9,12 +9,13 @@ import hashlib
 import json
 import secrets
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlencode
 
 from loaders.sandbox.quota import Quota
 from loaders.sandbox.tokens import Tokens
-from loaders.sandbox.wire import ApiError, Call, Request, Response, json_response
+from loaders.sandbox.wire import GOOGLE_REASONS, ApiError, Call, Request, Response, json_response
 
 _SCOPE = "https://www.googleapis.com/auth/gmail.readonly"
 _OTHER_SCOPE = "https://www.googleapis.com/auth/userinfo.email"
@@ -47,6 +48,8 @@ class OAuthApi:
     begins with "revoked" is refused; one that begins with "rotating" is good once and answered
     with the next. An assertion for a subject that begins with "undelegated@" is refused.
     """
+
+    default_reasons: Mapping[int, str] = GOOGLE_REASONS
 
     def __init__(self, tokens: Tokens) -> None:
         """Start; `tokens` says which access tokens the APIs take."""

@@ -1,11 +1,11 @@
-"""What happens to the mailbox and the server while a client is at work."""
+"""What happens to the mailbox, the Stripe account and the server while a client is at work."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-_ENTRY_KEYS = {"after", "changes", "settings", "before_answer"}
+_ENTRY_KEYS = {"after", "changes", "stripe_changes", "settings", "before_answer"}
 _AFTER_KEYS = {"method", "id", "count"}
 
 
@@ -19,6 +19,7 @@ class Step:
     is_before_answer: bool
     changes: dict[str, Any]
     settings: dict[str, Any]
+    stripe_changes: dict[str, Any]
     outcome: dict[str, Any] | None = None
 
     def counts(self, method: str, object_id: str | None) -> bool:
@@ -43,10 +44,11 @@ class Schedule:
         """Replace all steps; `check` raises ValueError for changes that cannot be.
 
         An entry is {"after": {"method": name or "*", "id": optional, "count": n, default 1},
-        "changes": as for `apply_changes`, "settings": as for `Sandbox.settings`}. Requests are
-        counted from now on as they arrive, whatever becomes of them. The step is taken when the
-        nth has been answered but not sent: its answer doesn't show the changes, and every request
-        that is made because of it does. With "before_answer": true its own answer shows them.
+        "changes": as for `apply_changes`, "stripe_changes": as for `apply_stripe_changes`,
+        "settings": as for `Sandbox.settings`}. Requests are counted from now on as they arrive,
+        whatever becomes of them. The step is taken when the nth has been answered but not sent:
+        its answer doesn't show the changes, and every request that is made because of it does.
+        With "before_answer": true its own answer shows them.
         Raises ValueError for a malformed entry.
         """
         if not isinstance(entries, list):
@@ -75,8 +77,8 @@ def _parse(entry: Any) -> Step:
     count = int(after.get("count", 1))
     if count < 1:
         raise ValueError(f"schedule: count: expected a number from 1 on, got {count}")
-    if not entry.get("changes") and not entry.get("settings"):
-        raise ValueError("schedule: an entry needs changes or settings")
+    if not any(entry.get(key) for key in ("changes", "stripe_changes", "settings")):
+        raise ValueError("schedule: an entry needs changes, stripe_changes or settings")
     return Step(
         method=after.get("method", "*"),
         object_id=after.get("id"),
@@ -84,6 +86,7 @@ def _parse(entry: Any) -> Step:
         is_before_answer=bool(entry.get("before_answer")),
         changes=entry.get("changes", {}),
         settings=entry.get("settings", {}),
+        stripe_changes=entry.get("stripe_changes", {}),
     )
 
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from loaders.sandbox.faults import Action
 from loaders.sandbox.layout import DEFAULT_THREADS, THREAD_SIZES
 from loaders.sandbox.mailbox import Mailbox
 from loaders.sandbox.state import State
-from loaders.sandbox.wire import Api, ApiError, Call, Request, Response
+from loaders.sandbox.stripe.books import DEFAULT_CHARGES, Books
+from loaders.sandbox.wire import Api, ApiError, Call, Request, Response, json_response
 
 DEFAULT_SIZE = 250
 DEFAULT_SEED = 1
@@ -74,7 +76,10 @@ class SandboxHandler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         request = self._read_request()
         if request.path == "/sandbox/live-ids":
-            self._send_live_ids(request)
+            include_hidden = request.query.get("include") == ["all"]
+            self._stream("text/plain; charset=utf-8", self.server.control.live_ids(include_hidden))
+        elif request.path in ("/sandbox/stripe/objects", "/sandbox/stripe/deleted"):
+            self._stream_stripe(request)
         elif request.path.startswith("/sandbox/"):
             self._send(self.server.control.answer(request))
         else:
@@ -117,10 +122,15 @@ class SandboxHandler(BaseHTTPRequestHandler):
         return response
 
     def _send(self, response: Response) -> None:
-        self.send_response(response.status)
-        self.send_header("Content-Type", response.content_type)
-        self.send_header("Content-Length", str(len(response.body)))
-        for name, value in response.headers.items():
+        self.send_response_only(response.status)
+        headers = {
+            "Server": self.version_string(),
+            # An API with a clock of its own gives another date.
+            "Date": self.date_time_string(),
+            "Content-Type": response.content_type,
+            "Content-Length": str(len(response.body)),
+        }
+        for name, value in (headers | response.headers).items():
             self.send_header(name, value)
         self.end_headers()
         body = response.body
@@ -140,13 +150,20 @@ class SandboxHandler(BaseHTTPRequestHandler):
             time.sleep(seconds / len(pieces))
             self.wfile.write(piece)
 
-    def _send_live_ids(self, request: Request) -> None:
+    def _stream_stripe(self, request: Request) -> None:
+        try:
+            chunks = self.server.control.stripe_lines(request)
+        except ValueError as error:
+            self._send(json_response({"error": str(error)}, 400))
+        else:
+            self._stream("application/x-ndjson", chunks)
+
+    def _stream(self, content_type: str, chunks: Iterator[bytes]) -> None:
         self.send_response(200)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Type", content_type)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        include_hidden = request.query.get("include") == ["all"]
-        for chunk in self.server.control.live_ids(include_hidden):
+        for chunk in chunks:
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         self.wfile.write(b"0\r\n\r\n")
 
@@ -182,7 +199,8 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free port")
     parser.add_argument("--state", type=Path, help="SQLite file for changes; default: memory")
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="messages to generate")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="another seed, other mail")
+    parser.add_argument("--charges", type=int, default=DEFAULT_CHARGES, help="Stripe's charges")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="another seed, other data")
     parser.add_argument("--threads", choices=THREAD_SIZES, default=DEFAULT_THREADS)
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="end with stdin; leave Ctrl-C to the parent"
@@ -194,7 +212,9 @@ def main(arguments: list[str]) -> None:
     """Serve until stopped; prints one line of JSON with the port when ready."""
     options = _parse_arguments(arguments)
     state = State(options.state, options.seed, options.size, options.threads)
-    server = SandboxServer(options.port, Control(Mailbox(state.seed, state.size, state)))
+    books = Books(options.state, state.seed, options.charges)
+    control = Control(Mailbox(state.seed, state.size, state), books)
+    server = SandboxServer(options.port, control)
     if options.exit_with_parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_exit_at_end_of_input, daemon=True).start()

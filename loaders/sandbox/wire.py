@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from loaders.sandbox.quota import Quota
 
 JSON_TYPE = "application/json; charset=UTF-8"
+GOOGLE_REASONS = {429: "rateLimitExceeded", 500: "internalError", 503: "backendError"}
+"""What a fault of each status means in a Google API, if it names no reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,13 @@ class Call:
 
 
 class Api(Protocol):
-    """One API that the server speaks."""
+    """One API that the server speaks.
+
+    `default_reasons` are the reasons of faults that name none, by status.
+    """
 
     quota: Quota
+    default_reasons: Mapping[int, str]
 
     def match(self, request: Request) -> Call | None:
         """Return the call a request stands for, or None when it isn't one of this API."""
