@@ -38,6 +38,26 @@ for path in pathlib.Path(site.getsitepackages()[0]).glob(
 ANALYZER_NODE_PACKAGE = "@fivetrandevelopers/zetasql@1.13.0"
 EMULATE_NODE_PACKAGE = "emulate@0.11.2"
 ANALYZER_PACKAGES = ("zetasql==0.1.5", "grpcio==1.85.1", "protobuf==7.36.2")
+STRIPE_WORLD_PYTHON = "3.13"
+# Written for Python 3.14 and installed as if it were that, which is why their dependencies are
+# named here; stripe_world_server.py makes them run.
+STRIPE_WORLD_PACKAGES = ("seahaven-stripe-world==0.3.0", "seahaven==0.6.0")
+STRIPE_WORLD_DEPENDENCIES = (
+    "apsw==3.54.1.0",
+    "pydantic==2.14.4",
+    "pyyaml==6.0.4",
+    "starlette==1.10.0",
+    "uvicorn==0.54.0",
+    # and what these five ask for
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "click==8.5.1",
+    "h11==0.16.0",
+    "idna==3.20",
+    "pydantic-core==2.50.5",
+    "typing-extensions==4.16.0",
+    "typing-inspection==0.4.5",
+)
 
 
 @contextlib.contextmanager
@@ -62,11 +82,26 @@ def emulator_python() -> Path:
     environment = PEERS / "emulator"
     python = environment / "bin" / "python"
     if not (environment / ".complete").exists():
-        _new_environment(environment, _find_python(EMULATOR_PYTHON))
+        _new_environment(environment, _find_python(EMULATOR_PYTHON, "the BigQuery emulator"))
         overrides = environment / "overrides.txt"
         overrides.write_text("\n".join(EMULATOR_OVERRIDES))
         _uv("pip", "install", "--python", python, "--override", overrides, *EMULATOR_PACKAGES)
         subprocess.run([python, "-c", _INSTALL_EXTENSIONS], check=True)
+        (environment / ".complete").touch()
+    return python
+
+
+@_alone()
+def stripe_world_python() -> Path:
+    """Interpreter with `seahaven-stripe-world`. Raises PeerUnavailable without Python 3.13."""
+    environment = PEERS / "stripe-world"
+    python = environment / "bin" / "python"
+    if not (environment / ".complete").exists():
+        wanted_by = "seahaven-stripe-world, the other stand-in of the Stripe API,"
+        _new_environment(environment, _find_python(STRIPE_WORLD_PYTHON, wanted_by))
+        install = ("pip", "install", "--python", python, "--no-deps")
+        _uv(*install, *STRIPE_WORLD_DEPENDENCIES)
+        _uv(*install, "--python-version", "3.14", *STRIPE_WORLD_PACKAGES)
         (environment / ".complete").touch()
     return python
 
@@ -125,7 +160,7 @@ def _is_arm() -> bool:
     return platform.machine() in ("aarch64", "arm64")
 
 
-def _find_python(version: str) -> Path:
+def _find_python(version: str, wanted_by: str) -> Path:
     """An interpreter of that version, on the PATH or among pyenv's.
 
     pyenv's own command on the PATH works only where that version is switched on.
@@ -138,7 +173,7 @@ def _find_python(version: str) -> Path:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.stdout.strip() == version:
             return python
-    raise PeerUnavailable(f"the BigQuery emulator needs Python {version}, which is not installed")
+    raise PeerUnavailable(f"{wanted_by} needs Python {version}, which is not installed")
 
 
 def _new_environment(environment: Path, python: Path) -> None:
@@ -156,4 +191,5 @@ def _uv(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProce
 
 
 if __name__ == "__main__":
-    print(emulator_python(), analyzer_python(), analyzer_server(), *emulate_command(), sep="\n")
+    pythons = (emulator_python(), analyzer_python(), stripe_world_python())
+    print(*pythons, analyzer_server(), *emulate_command(), sep="\n")
