@@ -21,6 +21,7 @@ from loaders.option_values import (
     bind_relative_times,
     duration,
     moment,
+    names,
     positive,
 )
 from loaders.times import FORMS
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("landfall")
 
-_SOURCES = ("gmail",)
-_SANDBOX_SIZE = 250
+_SOURCES = ("gmail", "stripe")
 
 _DESCRIPTION = """\
 Raw Gmail and Stripe objects, brought into a warehouse exactly once, with a job log
@@ -45,6 +45,7 @@ examples:
   python loaders/run.py gmail --since -7d          only mail of the last seven days
   python loaders/run.py gmail --until-done         run after run until nothing is left
   python loaders/run.py gmail --all --parallel 4   every configured mailbox
+  python loaders/run.py stripe --objects charge,refund  these objects of a Stripe account
   python loaders/run.py retry                      read dead letters again
   python loaders/run.py status                     the last runs
   python loaders/run.py build --select raw_objects dbt build as a logged job
@@ -94,8 +95,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    gmail = _command(commands, "gmail", _gmail, "fetch a mailbox, merge it, check it")
-    _add_source_options(gmail)
+    gmail = _command(commands, "gmail", _fetch, "fetch a mailbox, merge it, check it")
+    _add_source_options(gmail, "messages")
+    gmail.set_defaults(source="gmail", objects=None)
+    stripe = _command(commands, "stripe", _fetch, "fetch a Stripe account, merge it, check it")
+    _add_source_options(stripe, "charges")
+    stripe.add_argument(
+        "--objects",
+        type=names,
+        metavar="A,B",
+        help="object types to read (default: the connection's, all unless it says otherwise)",
+    )
+    stripe.set_defaults(source="stripe")
     _add_retry(commands)
     _add_auth(commands)
     check = _command(
@@ -105,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "whether credentials, mailbox, quota and warehouse are there",
         "One line for each, with what to do about one that fails. Writes no data and no event.",
     )
-    check.add_argument("source", nargs="?", choices=_SOURCES, default="gmail")
+    check.add_argument("source", nargs="?", choices=_SOURCES, help="default: what is configured")
     _add_connection(check)
     _add_sandbox_size(check)
     build = _command(
@@ -178,7 +189,7 @@ def _add_auth(commands: Any) -> None:
         " docs/gmail.md says where the OAuth client comes from.",
         has_target=False,
     )
-    auth.add_argument("source", choices=_SOURCES)
+    auth.add_argument("source", choices=("gmail",))
     _add_connection(auth, "connection, configured or new (default: the only one)")
     auth.add_argument(
         "--client-secrets",
@@ -202,7 +213,7 @@ def _add_retry(commands: Any) -> None:
         "A run of each connection that has some. What is stored this time leaves the dead letters,"
         " what fails again stays.",
     )
-    retry.add_argument("source", nargs="?", choices=_SOURCES, default="gmail")
+    retry.add_argument("source", nargs="?", choices=_SOURCES, help="default: what is configured")
     _add_connections(retry, "all")
     _add_sandbox_size(retry)
     retry.set_defaults(dry_run=False)
@@ -235,7 +246,7 @@ def _add_connections(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(ONE_OF_SEVERAL, help=argparse.SUPPRESS)
 
 
-def _add_source_options(parser: argparse.ArgumentParser) -> None:
+def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
     _add_connections(parser, "the only one")
     parser.add_argument("--since", type=moment, metavar="TIME", help=f"not older than: {FORMS}")
     parser.add_argument("--until", type=moment, metavar="TIME", help="older than: the same forms")
@@ -264,41 +275,36 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="fetch and count; write nothing, not even events"
     )
-    _add_sandbox_size(parser)
+    _add_sandbox_size(parser, unit)
 
 
-def _add_sandbox_size(parser: argparse.ArgumentParser) -> None:
+def _add_sandbox_size(parser: argparse.ArgumentParser, unit: str = "messages or charges") -> None:
     sandbox = parser.add_argument_group("sandbox (when no connection is configured)")
     sandbox.add_argument(
-        "--sandbox-size",
-        type=positive,
-        default=_SANDBOX_SIZE,
-        metavar="N",
-        help=f"messages (default {_SANDBOX_SIZE})",
+        "--sandbox-size", type=positive, metavar="N", help=f"{unit} (default: some hundred)"
     )
 
 
-def _gmail(options: argparse.Namespace) -> int:
+def _fetch(options: argparse.Namespace) -> int:
     if options.since and options.until and options.since >= options.until:
         raise UsageError("--since: expected a time before --until")
-    configure_dlt()
-    from loaders import gmail_command
-
-    return gmail_command.fetch(options, _open_warehouse(options))
+    return _source_command("fetch", options)
 
 
 def _retry(options: argparse.Namespace) -> int:
-    configure_dlt()
-    from loaders import gmail_command
-
-    return gmail_command.retry(options, _open_warehouse(options))
+    return _source_command("retry", options)
 
 
 def _check(options: argparse.Namespace) -> int:
-    configure_dlt()
-    from loaders import gmail_command
+    return _source_command("check", options)
 
-    return gmail_command.check(options, _open_warehouse(options))
+
+def _source_command(name: str, options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders import source_command
+
+    command: Callable[..., int] = getattr(source_command, name)
+    return command(options, _open_warehouse(options))
 
 
 def _auth(options: argparse.Namespace) -> int:

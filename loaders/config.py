@@ -209,11 +209,12 @@ def load_connection(source_system: str, name: str | None) -> Connection:
             )
         name = configured[0] if configured else SANDBOX
     if name != SANDBOX and name not in configured:
+        is_gmail = source_system == "gmail"
         raise UsageError(
             f"{source_system}: no connection '{name}'; configured: "
             f"{', '.join(configured) or 'none'}; add [sources.{source_system}.{name}]"
-            " to .dlt/secrets.toml, or: python loaders/run.py auth"
-            f" {source_system} --connection {name}"
+            " to .dlt/secrets.toml"
+            + (f", or: python loaders/run.py auth gmail --connection {name}" if is_gmail else "")
         )
     return Connection(source_system, name)
 
@@ -229,6 +230,12 @@ def load_connections(
         names = sorted(set(_configured_connections(source_system)))
     chosen: Sequence[str | None] = list(dict.fromkeys(names or ())) or [None]
     return [load_connection(source_system, name) for name in chosen]
+
+
+def has_connections(source_system: str, name: str | None = None) -> bool:
+    """Whether a source has a connection that is configured, of this name where one is given."""
+    configured = set(_configured_connections(source_system))
+    return bool(configured) if name is None else name in configured
 
 
 def _configured_connections(source_system: str) -> Iterator[str]:

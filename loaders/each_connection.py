@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO
 
-from loaders.config import PROJECT_DIR
+from loaders.config import PROJECT_DIR, Connection
 
 ONE_OF_SEVERAL = "--one-of-several"
-"""Option that the processes are started with: the connection that each is for."""
+"""Option that the processes are started with: the source and connection that each is for."""
 
 
-def run_each(connections: Sequence[str], arguments: Sequence[str], parallel: int) -> int:
+def run_each(connections: Sequence[Connection], arguments: Sequence[str], parallel: int) -> int:
     """Run the same command once for each connection, `parallel` at a time.
 
     Every run is a job of its own. Returns 0 when all of them did, else the first exit code
@@ -28,7 +28,7 @@ def run_each(connections: Sequence[str], arguments: Sequence[str], parallel: int
     runs = _Runs(arguments, has_prefix=parallel > 1)
     with runs.forwarding_signals(), ThreadPoolExecutor(parallel) as pool:
         codes = dict(zip(connections, pool.map(runs.run, connections), strict=True))
-    failed = [name for name, code in codes.items() if code]
+    failed = [connection.name for connection, code in codes.items() if code]
     print(
         f"\n{len(connections)} connections: {len(connections) - len(failed)} completed,"
         f" {len(failed)} did not{': ' if failed else ''}{', '.join(failed)}"
@@ -48,14 +48,18 @@ class _Runs:
         self._processes: list[subprocess.Popen[str]] = []
         self._lock = threading.Lock()
 
-    def run(self, connection: str) -> int:
+    def run(self, connection: Connection) -> int:
         """One process to its end; its exit code."""
         with self._lock:
             if self.received:
                 return 128 + self.received
             piped = subprocess.PIPE if self._has_prefix else None
             process = subprocess.Popen(  # noqa: S603 - this command again
-                [*self._command, ONE_OF_SEVERAL, connection],
+                [
+                    *self._command,
+                    ONE_OF_SEVERAL,
+                    f"{connection.source_system}:{connection.name}",
+                ],
                 stdout=piped,
                 stderr=piped,
                 text=True,
@@ -63,7 +67,7 @@ class _Runs:
             )
             self._processes.append(process)
         readers = [
-            threading.Thread(target=_repeat, args=(stream, connection, out), daemon=True)
+            threading.Thread(target=_repeat, args=(stream, connection.name, out), daemon=True)
             for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
             if stream is not None
         ]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from loaders import crashpoints, dead_letters, transform
-from loaders.errors import LandfallError, LandingError, describe
+from loaders.errors import LandfallError, LandingError, SourceError, describe
 from loaders.items import (
     Cursor,
     Deleted,
     FetchRequest,
     Gone,
     Item,
+    Land,
     Listed,
     ObservationClock,
     Observed,
@@ -41,6 +42,15 @@ class FetchIncomplete(LandfallError):
     """The source failed on objects that the next run tries again; everything else is stored."""
 
     retryable = True
+
+
+class PartlyFetched(LandfallError):
+    """The source could not read some object types; everything else is stored."""
+
+    def __init__(self, failures: Mapping[str, SourceError]) -> None:
+        reasons = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        super().__init__(f"{len(failures)} object type(s) not read, all else is stored: {reasons}")
+        self.retryable = all(error.retryable for error in failures.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +126,7 @@ class Ingestion:
         )
         self.summary: RunSummary | None = None
         self._settled: list[str] = []
+        self._failures: dict[str, SourceError] = {}
         self._warehouse = warehouse
         self._open_source = open_source
         self._options = options
@@ -166,7 +177,7 @@ class Ingestion:
                 crashpoints.reached("extract.first_object")
                 self._take(item, landing, tally)
             landing.flush()
-            self._settled = request.settled
+            self._settled, self._failures = request.settled, request.failures
         except LandingError:
             self.job.step = "land"
             raise
@@ -216,6 +227,9 @@ class Ingestion:
             case Cursor():
                 landing.advance(item)
                 return
+            case Land():
+                landing.flush()
+                return
         self._progress.advance()
 
     def _merge_and_check(self, telemetry: dict[str, Any]) -> None:
@@ -239,6 +253,8 @@ class Ingestion:
             if result.error:
                 raise result.error
             dead_letters.forget(self._warehouse, self._settled)
+            if self._failures:
+                raise PartlyFetched(self._failures)
             if telemetry["new_dead_letters"]:
                 raise DeadLettered(
                     f"{self.job.source_system}: {telemetry['new_dead_letters']} object(s) could not"
@@ -246,10 +262,11 @@ class Ingestion:
                     " see run.py dead-letters"
                 )
             if telemetry["unfetched"]:
+                # Between two dates no cursor is kept, and so not what has failed before.
+                then = "" if telemetry["date_filter"] else " and sets aside what fails once more"
                 raise FetchIncomplete(
                     f"{self.job.source_system}: {telemetry['unfetched']} object(s) could not be"
-                    " fetched, all others are stored; the next run tries them again and sets"
-                    " aside what fails once more"
+                    f" fetched, all others are stored; the next run tries them again{then}"
                 )
             self.job.step = "end"
             self.job.complete({**counts, "tests": result.tests, "merge": result.merge})
@@ -288,4 +305,5 @@ class Ingestion:
             until=options.until,
             full_resync=options.full_resync,
             retry=options.retry,
+            dry_run=dry_run,
         )

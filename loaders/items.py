@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from loaders.errors import SourceError
     from loaders.stored import Stored
 
 
@@ -78,7 +79,12 @@ class Cursor:
     observed_at: dt.datetime
 
 
-Item = Listed | Observed | Deleted | Gone | Unfetched | Cursor
+@dataclasses.dataclass(frozen=True, slots=True)
+class Land:
+    """Land what was yielded so far: what follows depends on what the warehouse holds."""
+
+
+Item = Listed | Observed | Deleted | Gone | Unfetched | Cursor | Land
 
 
 class ObservationClock:
@@ -146,6 +152,8 @@ class FetchRequest:
     full_resync: bool = False
     retry: bool = False
     """Read the dead letters again, and nothing else."""
+    dry_run: bool = False
+    """Nothing is landed: `stored` stays as it was."""
     mode: str = "full"
     """Set by the source: full, incremental, resync or retry."""
     has_more: bool = False
@@ -154,6 +162,8 @@ class FetchRequest:
     """Set by the source: changed objects that wait for a later run."""
     unfetched: int = 0
     """Set by the source: objects that it failed on and that the next run tries again."""
+    failures: dict[str, SourceError] = dataclasses.field(default_factory=dict)
+    """Set by the source: object types that it could not read, and why; the others are."""
     settled: list[str] = dataclasses.field(default_factory=list)
     """Set by the source: dead letters that a retry has dealt with, by their ids."""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)

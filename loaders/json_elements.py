@@ -18,19 +18,34 @@ def json_elements(text: str, member: str) -> Iterator[tuple[str, Any]]:
     are kept. Nothing is yielded when the member is absent. Raises ValueError for what is not a
     JSON object, or when the member is not an array.
     """
+    position = _find(text, member)
+    if position is not None:
+        yield from _elements(text, _expect(text, position, "["))
+
+
+def json_member(text: str, member: str) -> str | None:
+    """The text of a member of an object, as it came; None when it is absent. Raises ValueError."""
+    position = _find(text, member)
+    if position is None:
+        return None
+    _, end = _scan(text, position)
+    return text[position:end]
+
+
+def _find(text: str, member: str) -> int | None:
+    """Where the value of a member begins."""
     position = _expect(text, _skip(text, 0), "{")
     if text[position : position + 1] == "}":
-        return
+        return None
     while True:
         name, position = _scan(text, position)
         position = _expect(text, _skip(text, position), ":")
         if name == member:
-            yield from _elements(text, _expect(text, position, "["))
-            return
+            return position
         _, position = _scan(text, position)
         position = _skip(text, position)
         if text[position : position + 1] == "}":
-            return
+            return None
         position = _expect(text, position, ",")
 
 

@@ -45,3 +45,8 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
     return number
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them, for argparse."""
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 _SHARE = 0.98
-"""Of the quota is used steadily; the rest is the burst, so that no minute holds more."""
+"""Of the quota is used steadily; the rest is the burst, so that no window holds more."""
 _SLOWER = 0.7
 _SLOWEST = 0.05
 _RECOVERY_SECONDS = 60.0
@@ -17,19 +17,21 @@ _RECOVERY_SECONDS = 60.0
 class TokenBucket:
     """A bucket of quota units that all threads of a connection draw from.
 
-    It fills at 98 % of `units_per_minute` and holds the other 2 %, or `largest` (the dearest
-    call) if that is more. What the source refuses all the same, because somebody else uses the
-    same quota, slows it down (`slow_down`); without refusals it recovers by itself.
+    A quota allows `units` in a window of `seconds`. The bucket fills at 98 % of that and holds
+    the other 2 %, or `largest` (the dearest call) if that is more. What the source refuses all
+    the same, because somebody else uses the same quota, slows it down (`slow_down`); without
+    refusals it recovers by itself.
     """
 
     def __init__(
         self,
-        units_per_minute: float,
+        units: float,
         largest: float,
         clock: Callable[[], float] = time.monotonic,
+        seconds: float = 60.0,
     ) -> None:
-        self._capacity = max(units_per_minute * (1 - _SHARE), largest)
-        self._full_rate = max(units_per_minute - self._capacity, largest) / 60
+        self._capacity = max(units * (1 - _SHARE), largest)
+        self._full_rate = max(units - self._capacity, largest) / seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._factor = 1.0
@@ -50,6 +52,14 @@ class TokenBucket:
             self._level -= units
             owed = max(0.0, -self._level / self.rate)
             return max(0.0, self._closed_until - now) + owed
+
+    def closed_for(self) -> float:
+        """Seconds for which nothing may be spent, whatever was reserved.
+
+        To be asked after each wait: the source may have refused others meanwhile.
+        """
+        with self._lock:
+            return max(0.0, self._closed_until - self._clock())
 
     def slow_down(self, seconds: float) -> None:
         """The source refused: nothing for so long, and less from then on.

@@ -29,14 +29,17 @@ def admit(
 ) -> tuple[str, dict[str, Any], str]:
     """Admit one JSON object: (its text, unchanged; the parsed object; its payload_hash).
 
-    `volatile_keys` are member names that change on every read: they are not in the parsed
-    object nor in its hash, at any depth. Raises PayloadError for what is not one JSON
+    `volatile_keys` are members that change on every read: they are not in the parsed object
+    nor in its hash. A name stands for members at any depth, `$.name` for the object's own.
+    Raises PayloadError for what is not one JSON
     object, repeats a member, holds a number that float64 or int64 would change, an
     unpaired surrogate, or exceeds the size or depth limit.
     """
     data = _encode(text)
     value = _parse(data)
-    volatile = [key for key in volatile_keys if key.encode() in data]
+    for key in volatile_keys:
+        value.pop(key.removeprefix("$."), None)
+    volatile = [key for key in volatile_keys if not key.startswith("$.") and key.encode() in data]
     if volatile:
         _remove(volatile, value)
     try:

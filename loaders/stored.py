@@ -46,7 +46,8 @@ class Stored:
         keys = [idem_key(*self._connection, object_type, external_id) for external_id in among]
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             some = keys[start : start + _ASKED_AT_ONCE]
-            found.update(external_id for external_id, _ in self._held(object_type, some))
+            by_key = f"idem_key in ({', '.join('?' * len(some))})"
+            found.update(external_id for external_id, _ in self._held(object_type, by_key, some))
         return found
 
     def held_ids(
@@ -57,13 +58,11 @@ class Stored:
             yield external_id, seen_since is None or last_seen >= seen_since
 
     def _held(
-        self, object_type: str, keys: Sequence[str] = ()
+        self, object_type: str, condition: str = "true", parameters: Sequence[str] = ()
     ) -> Iterator[tuple[str, dt.datetime]]:
         if self._is_empty:
             return
-        of_type = "source_system = ? and connection_name = ? and object_type = ?"
-        if keys:
-            of_type += f" and idem_key in ({', '.join('?' * len(keys))})"
+        of_type = f"source_system = ? and connection_name = ? and object_type = ? and {condition}"
         # The newest state counts: a tombstone that waits in the queue is one already.
         yield from self._warehouse.stream(
             "select external_id, seen from (select external_id, seen, is_deleted, row_number() over"
@@ -75,25 +74,63 @@ class Stored:
             f" from {self._warehouse.staging_table('landed_objects')}"
             f" where {of_type} and {self._complete()}"
             ") as states) as newest where age = 1 and not is_deleted",
-            (*self._connection, object_type, *keys) * 2,
+            (*self._connection, object_type, *parameters) * 2,
         )
 
-    def members(self, object_type: str, path: str) -> Iterator[tuple[str, Any]]:
-        """(id, JSON value at a path) of every live object; of what is queued, once more."""
+    def held_within(self, object_type: str, parents: Collection[str]) -> set[str]:
+        """Ids `parent:part` that are held alive of an object type, by their parents."""
+        found: set[str] = set()
+        ids = list(parents)
+        for start in range(0, len(ids), _ASKED_AT_ONCE):
+            some = ids[start : start + _ASKED_AT_ONCE]
+            of_parents = (
+                "substr(external_id, 1, strpos(external_id, ':') - 1)"
+                f" in ({', '.join('?' * len(some))})"
+            )
+            found.update(key for key, _ in self._held(object_type, of_parents, some))
+        return found
+
+    def count(self, object_type: str, since: int, before: int | None = None) -> int:
+        """Live objects in raw_objects created in [since, before), in Unix seconds."""
+        if self._is_empty:
+            return 0
+        bounds = [_moment(since), *([] if before is None else [_moment(before)])]
+        rows = self._warehouse.execute(
+            f"select count(*) from {self._warehouse.table('raw_objects')}"
+            " where source_system = ? and connection_name = ? and object_type = ?"
+            " and deleted_at is null and object_created_at >= ?"
+            + (" and object_created_at < ?" if before is not None else ""),
+            (*self._connection, object_type, *bounds),
+        )
+        return int(rows[0][0])
+
+    def members(
+        self, object_type: str, *paths: str, created_since: int | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """(id, JSON value at each path) of every live object; of what is queued, once more.
+
+        Those created at `created_since` (Unix seconds) or later, where that is given.
+        """
         if self._is_empty:
             return
         warehouse = self._warehouse
-        member = warehouse.json_member("payload", path)
-        of_type = "source_system = ? and connection_name = ? and object_type = ?"
+        members = [warehouse.json_member("payload", path) for path in paths]
+        stored = [warehouse.json_as_text(member) for member in members]
+        queued = [f"cast({member} as string)" for member in members]
+        condition = "source_system = ? and connection_name = ? and object_type = ?"
+        parameters: list[Any] = [*self._connection, object_type]
+        if created_since is not None:
+            condition += " and object_created_at >= ?"
+            parameters.append(_moment(created_since))
         for query in (
-            f"select external_id, {warehouse.json_as_text(member)}"
-            f" from {warehouse.table('raw_objects')} where {of_type} and deleted_at is null",
-            f"select external_id, cast({member} as string)"
+            f"select external_id, {', '.join(stored)} from {warehouse.table('raw_objects')}"
+            f" where {condition} and deleted_at is null",
+            f"select external_id, {', '.join(queued)}"
             f" from {warehouse.staging_table('landed_objects')}"
-            f" where {of_type} and not is_deleted and {self._complete()} order by observed_at",
+            f" where {condition} and not is_deleted and {self._complete()} order by observed_at",
         ):
-            for external_id, text in warehouse.stream(query, (*self._connection, object_type)):
-                yield external_id, None if text is None else json.loads(text)
+            for external_id, *texts in warehouse.stream(query, parameters):
+                yield external_id, *(None if text is None else json.loads(text) for text in texts)
 
     def dead(self, object_type: str) -> set[str]:
         """Ids of an object type that lie among the dead letters and are not settled."""
@@ -144,3 +181,7 @@ class Stored:
     def _complete(self) -> str:
         loads = self._warehouse.staging_table("_dlt_loads")
         return f"_dlt_load_id in (select load_id from {loads} where status = 0)"
+
+
+def _moment(seconds: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)

@@ -34,6 +34,7 @@ from loaders.items import (
 from loaders.sandbox import Sandbox
 from loaders.sandbox.layout import LABEL_NAMES
 from loaders.sources.gmail import MESSAGES, GmailConfig, GmailSource
+from loaders.sources.stripe import StripeConfig, StripeSource
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse, open_warehouse
 from tests.peers.datasets import Datasets
@@ -395,6 +396,43 @@ def run_gmail(
         warehouse,
         lambda: gmail_source(sandbox, **config),
         source_system="gmail",
+        connection_name="acct1",
+        options=options or IngestOptions(),
+    )
+    return run_ingestion(ingestion)
+
+
+STRIPE_KEY = "sk_test_landfalltests1234567890"
+
+
+def stripe_source(sandbox: Sandbox, connection_name: str = "acct1", **options: Any) -> StripeSource:
+    """The Stripe source against a sandbox, its waits cut short."""
+    config = StripeConfig(
+        **{
+            "api_key": STRIPE_KEY,
+            "api_base_url": sandbox.base_url,
+            "backoff_seconds": 0.001,
+            "max_attempts": 4,
+            "timeout_seconds": 10.0,
+            "requests_per_second": 100_000.0,
+            "endpoint_requests_per_second": 100_000.0,
+            **options,
+        },
+    )
+    return StripeSource(connection_name, config)
+
+
+def run_stripe(
+    warehouse: Warehouse,
+    sandbox: Sandbox,
+    options: IngestOptions | None = None,
+    **config: Any,
+) -> Run:
+    """One run of connection acct1, the error it ended with kept."""
+    ingestion = Ingestion(
+        warehouse,
+        lambda: stripe_source(sandbox, **config),
+        source_system="stripe",
         connection_name="acct1",
         options=options or IngestOptions(),
     )

@@ -80,3 +80,15 @@ def test_a_burst_waits_for_its_own_share_only() -> None:
     assert waits[:6] == [0.0] * 6
     assert waits == sorted(waits)
     assert waits[-1] == pytest.approx(120 / 98, rel=0.01)
+
+
+def test_a_closure_that_begins_while_a_thread_waits_holds_for_it_too() -> None:
+    clock = Clock()
+    bucket = TokenBucket(6_000, largest=40, clock=clock)
+    waits = [bucket.reserve(20) for _ in range(12)]
+    clock.now += waits[-1] / 2
+    bucket.slow_down(5.0)
+    clock.now += waits[-1] / 2
+    assert bucket.closed_for() == pytest.approx(5.0 - waits[-1] / 2)
+    clock.now += bucket.closed_for()
+    assert bucket.closed_for() == 0.0

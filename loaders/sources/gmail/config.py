@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from loaders.config import Connection
+from loaders.connection_options import read_options, section
 from loaders.errors import ConfigError
 
 SCOPES = ("https://www.googleapis.com/auth/gmail.readonly",)
@@ -71,17 +69,8 @@ class GmailConfig:
     @classmethod
     def from_connection(cls, connection: Connection) -> GmailConfig:
         """Read a connection's options; ConfigError names the one that is wrong."""
-        where = f"sources.gmail.{connection.name}"
-        options: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            value = connection.get(field.name)
-            if value is not None:
-                read = _READERS.get(str(field.type), str)
-                try:
-                    options[field.name] = read(value)
-                except (TypeError, ValueError) as error:
-                    raise ConfigError(f"{where}.{field.name}: expected {error}") from error
-        config = cls(**options)
+        where = section(connection)
+        config = cls(**read_options(cls, connection))
         for name, known in (
             ("fetch_format", FORMATS),
             ("label_changes", LABEL_CHANGES),
@@ -111,41 +100,3 @@ class GmailConfig:
     def costs(self) -> Mapping[str, int]:
         """Quota units of each method."""
         return {**QUOTAS[self.quota][1], **self.unit_costs}
-
-
-def _number(kind: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        try:
-            return kind(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError(name) from error
-
-    return read
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    known = {"true": True, "false": False}
-    if str(value).lower() not in known:
-        raise ValueError("true or false")
-    return known[str(value).lower()]
-
-
-def _costs(value: Any) -> Mapping[str, int]:
-    if isinstance(value, str):  # from the environment
-        with contextlib.suppress(ValueError):
-            value = json.loads(value)
-    if not isinstance(value, Mapping) or not all(
-        isinstance(units, int) and units > 0 for units in value.values()
-    ):
-        raise ValueError("a table of methods and their units, from 1 on")
-    return dict(value)
-
-
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "int": _number(int, "a whole number"),
-    "float": _number(float, "a number"),
-    "bool": _flag,
-    "Mapping[str, int]": _costs,
-}

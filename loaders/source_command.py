@@ -1,0 +1,158 @@
+"""The commands that work on sources: fetching, retrying dead letters, checking."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+from loaders.access import AccessOptions, open_access
+from loaders.config import Connection, has_connections, load_connection, load_connections
+from loaders.dead_letters import open_letters
+from loaders.each_connection import run_each
+from loaders.errors import LandfallError
+from loaders.ingest import Ingestion, IngestOptions
+from loaders.job import Job, job_name_for, run_supervised
+from loaders.progress import new_progress
+from loaders.report import print_dry_run, print_summary
+from loaders.warehouse import Warehouse
+
+SOURCES = ("gmail", "stripe")
+
+
+def fetch(options: argparse.Namespace, warehouse: Warehouse) -> int:
+    """`run.py gmail`, `run.py stripe`: one run of each connection, further ones if asked for."""
+    return _each([options.source], options, warehouse, _fetch)
+
+
+def retry(options: argparse.Namespace, warehouse: Warehouse) -> int:
+    """`run.py retry`: one run of each connection that has dead letters."""
+    options.all_connections |= not options.connection
+    return _each(_sources(options), options, warehouse, _retry)
+
+
+def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
+    """`run.py check`: whether a run would find all it needs; 1 when it would not."""
+    codes = []
+    for source in _sources(options):
+        connection = load_connection(source, options.connection)
+        size = options.sandbox_size
+        access_options = AccessOptions(sandbox_size=size, keep_sandbox=False)
+        with open_access(connection, warehouse, access_options) as access:
+            codes.append(0 if access.check() else 1)
+    return max(codes)
+
+
+def _sources(options: argparse.Namespace) -> Sequence[str]:
+    """The source that is named, else those that have a connection (of that name)."""
+    if options.source:
+        return [options.source]
+    names = options.connection if isinstance(options.connection, list) else [options.connection]
+    found = [source for source in SOURCES if any(has_connections(source, name) for name in names)]
+    return found or SOURCES[:1]
+
+
+def _each(
+    sources: Sequence[str],
+    options: argparse.Namespace,
+    warehouse: Warehouse,
+    run: Callable[[argparse.Namespace, Connection, Warehouse], int],
+) -> int:
+    """Run the one connection here, several in a process each."""
+    is_one = options.one_of_several is not None  # of those that run_each starts
+    names = options.connection
+    if is_one:
+        source, _, name = options.one_of_several.partition(":")
+        sources, names = [source], [name]
+    try:
+        everything = options.all_connections and not is_one
+        connections = [
+            connection
+            for source in sources
+            for connection in load_connections(source, names, everything=everything)
+        ]
+    except LandfallError as error:
+        if not options.dry_run:
+            _log_failed_start(warehouse, sources[0], names, error)
+        raise
+    if len(connections) == 1:
+        return run(options, connections[0], warehouse)
+    return run_each(connections, options.arguments, options.parallel)
+
+
+def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Warehouse) -> int:
+    asked = IngestOptions(
+        since=options.since,
+        until=options.until,
+        full_resync=options.full_resync,
+        batch_size=options.batch_size,
+        max_duration=options.max_duration,
+        max_objects=options.max_objects,
+    )
+    access = AccessOptions(options.sandbox_size, not options.dry_run, tuple(options.objects or ()))
+    with _ingestions(connection, warehouse, access) as new_ingestion:
+        if options.dry_run:
+            print_dry_run(new_ingestion(asked).dry_run())
+            return 0
+        while True:
+            ingestion = new_ingestion(asked)
+            _run(ingestion)
+            if not (options.until_done and ingestion.summary and ingestion.summary.has_more):
+                return 0
+            # A resync under way is gone on with; asking again would begin another.
+            asked = dataclasses.replace(asked, full_resync=False)
+
+
+def _retry(options: argparse.Namespace, connection: Connection, warehouse: Warehouse) -> int:
+    source, name = connection.source_system, connection.name
+    is_there = warehouse.is_bootstrapped()
+    if not (is_there and open_letters(warehouse, source, name, limit=1)):
+        print(f"{source} '{name}': no dead letters")
+        return 0
+    access = AccessOptions(options.sandbox_size)
+    with _ingestions(connection, warehouse, access) as new_ingestion:
+        _run(new_ingestion(IngestOptions(retry=True)))
+    return 0
+
+
+def _run(ingestion: Ingestion) -> None:
+    try:
+        run_supervised(ingestion.job, ingestion.run)
+    finally:
+        if ingestion.summary:
+            print_summary(ingestion.summary)
+
+
+@contextlib.contextmanager
+def _ingestions(
+    connection: Connection, warehouse: Warehouse, options: AccessOptions
+) -> Iterator[Callable[[IngestOptions], Ingestion]]:
+    """What makes a run of a connection; each reads credentials and options anew."""
+    with open_access(connection, warehouse, options) as access:
+        yield lambda asked: Ingestion(
+            warehouse,
+            access.open_source,
+            source_system=connection.source_system,
+            connection_name=connection.name,
+            options=asked,
+            progress=new_progress(),
+        )
+
+
+def _log_failed_start(
+    warehouse: Warehouse, source_system: str, names: list[str] | None, error: Exception
+) -> None:
+    """Log a run that its configuration kept from starting: a scheduler's log must show it.
+
+    Without a connection_name: no connection, no lease.
+    """
+    name = names[0] if names and len(names) == 1 else None
+    job = Job(
+        warehouse,
+        job_name=job_name_for(source_system, name or "unknown"),
+        source_system=source_system,
+        parameters={"connection": ", ".join(names) if names else None},
+    )
+    job.start()
+    job.fail(error)

@@ -1,0 +1,145 @@
+"""Whether a Stripe connection works: key, account, permissions, limits, and where it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import threading
+from collections.abc import Callable
+
+from loaders.checks import Report, check_warehouse
+from loaders.config import Connection
+from loaders.errors import ConfigError, LandfallError
+from loaders.items import FetchRequest, ObservationClock, Usage
+from loaders.sources.stripe.client import PermissionDenied, StripeClient
+from loaders.sources.stripe.config import StripeConfig
+from loaders.sources.stripe.events import KEPT_DAYS
+from loaders.sources.stripe.kinds import KINDS, Kind, kinds_of
+from loaders.sources.stripe.position import Position
+from loaders.stored import Stored
+from loaders.warehouse import Warehouse
+
+_MAX_ATTEMPTS = 2
+_NOT_KNOWN = "not known, see what failed"
+
+
+def check_stripe(
+    connection: Connection, warehouse: Warehouse, configure: Callable[[], StripeConfig]
+) -> bool:
+    """Print a line for each part and return whether all of them work. Writes nothing."""
+    report = Report()
+    account = _Account(connection, warehouse, report)
+    account.check_access(configure)
+    has_tables = check_warehouse(report, warehouse, connection)
+    if has_tables is None or account.client is None:
+        report.nothing("cursor", _NOT_KNOWN)
+    else:
+        account.check_cursor(account.client, has_tables)
+    return not report.has_failed
+
+
+class _Account:
+    """What the API has to be asked for."""
+
+    def __init__(self, connection: Connection, warehouse: Warehouse, report: Report) -> None:
+        self.client: StripeClient | None = None
+        self._connection = connection
+        self._warehouse = warehouse
+        self._report = report
+        self._account: str | None = None
+        self._request = FetchRequest(
+            clock=ObservationClock(),
+            usage=Usage(),
+            stored=Stored(warehouse, connection.source_system, connection.name, is_empty=True),
+            cancelled=threading.Event(),
+        )
+
+    def check_access(self, configure: Callable[[], StripeConfig]) -> None:
+        """Key, account and permissions."""
+        try:
+            config = configure()
+            attempts = min(config.max_attempts, _MAX_ATTEMPTS)
+            client = StripeClient(
+                self._connection.name, dataclasses.replace(config, max_attempts=attempts)
+            )
+            self._account = client.account_id(self._request)
+        except LandfallError as error:
+            part = "key" if isinstance(error, ConfigError) or " 401 " in str(error) else "account"
+            self._report.failed(part, error)
+            self._report.nothing("permissions", _NOT_KNOWN)
+            return
+        self.client = client
+        mode = "live" if config.is_live else "test"
+        kind = "restricted" if config.api_key.startswith("rk_") else "secret"
+        self._report.ok("key", f"a {kind} key of {mode} mode, API version {config.api_version}")
+        self._report.ok("account", self._account or "the key may not say which it is")
+        self._check_permissions(client, config)
+        self._report.ok(
+            "limits",
+            f"{config.rate:g} requests a second, {config.endpoint_requests_per_second:g} at one"
+            " endpoint",
+        )
+
+    def _check_permissions(self, client: StripeClient, config: StripeConfig) -> None:
+        """Every kind is listed once: what the key lacks shows before a run does."""
+        lacking: list[str] = []
+        kinds = [*kinds_of(config.objects), Kind("event", "/v1/events")]
+        for kind in kinds:
+            try:
+                client.page(self._request, kind.path, kind.lists[0], limit=1)
+            except PermissionDenied as error:
+                lacking.append(f"{kind.name} ({error})")
+            except LandfallError as error:
+                self._report.failed("permissions", error)
+                return
+        if lacking:
+            self._report.failed("permissions", "; ".join(lacking))
+        else:
+            names = ", ".join(kind.name for kind in kinds)
+            self._report.ok("permissions", f"read: {names}")
+
+    def check_cursor(self, client: StripeClient, has_tables: bool) -> None:
+        """Where the connection stands, and what the next run does about it."""
+        connection = self._connection
+        stored = Stored(
+            self._warehouse, connection.source_system, connection.name, is_empty=not has_tables
+        )
+        try:
+            positions = {name: Position.read(stored.cursor(name)) for name in KINDS}
+        except LandfallError as error:
+            self._report.failed("cursor", error)
+            return
+        chosen = [kind.name for kind in kinds_of(client.config.objects)]
+        known = {name: at for name in chosen if (at := positions[name]) is not None}
+        other = [
+            at.account
+            for at in known.values()
+            if at.livemode != client.config.is_live
+            or (self._account and at.account and at.account != self._account)
+        ]
+        if other:
+            self._report.failed(
+                "cursor",
+                "this connection has read another account, or the other mode, so far; give this"
+                " one a connection of its own, or correct the key",
+            )
+        elif not known:
+            self._report.nothing("cursor", "none yet: the next run reads everything (full)")
+        else:
+            self._report.ok("cursor", self._next_run(client, known, chosen))
+
+    @staticmethod
+    def _next_run(client: StripeClient, known: dict[str, Position], chosen: list[str]) -> str:
+        now = client.served_at.timestamp()
+        oldest = min(at.until for at in known.values())
+        listed = [name for name in chosen if name not in known or known[name].is_listing]
+        listed += [
+            name
+            for name, at in known.items()
+            if KINDS[name].has_events and now - at.until > KEPT_DAYS * 86_400
+        ]
+        moment = dt.datetime.fromtimestamp(oldest, dt.UTC)
+        said = f"changes are known up to {moment:%Y-%m-%d %H:%M} UTC"
+        if not listed:
+            return f"{said}: the next run is incremental"
+        return f"{said}: the next run lists {', '.join(dict.fromkeys(listed))}"

@@ -1,0 +1,309 @@
+"""Stripe's read side over dlt's REST client: paced, retried, counted, bodies as they came.
+
+Source: Stripe API reference, Pagination, Errors; docs, Rate limits, Advanced error handling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import email.utils
+import json
+import random
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import requests
+
+from loaders.errors import SourceError, TransientSourceError
+from loaders.items import FetchRequest
+from loaders.json_elements import json_elements
+from loaders.pacing import TokenBucket
+from loaders.sources.stripe.config import StripeConfig
+
+PAGE_SIZE = 100
+"""Objects in a page, at most (Stripe API reference, Pagination)."""
+
+_NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
+_PERMISSION = re.compile(r"\brak_\w{1,64}", re.ASCII)
+_LONGEST_WAIT = 60.0
+
+
+class NotFound(SourceError):
+    """404: there is no such object (any more)."""
+
+
+class RequestRefused(SourceError):
+    """400, 402 and the like: what is asked for is not given, whoever asks. `parameter` is at
+    fault, where Stripe names one."""
+
+    def __init__(self, message: str, parameter: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class PermissionDenied(SourceError):
+    """403: the key may not read this kind of object."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list: (text, value) of each object, and whether older ones follow."""
+
+    objects: Sequence[tuple[str, Mapping[str, Any]]]
+    has_more: bool
+    served_at: dt.datetime | None
+    """Stripe's clock, by the answer's Date header."""
+
+
+class StripeClient:
+    """One account's read methods, safe to use from many threads.
+
+    Every call waits for the rate limit, of the account and of its endpoint. What is refused for
+    its rate, or failed on Stripe's side or the way there, is repeated with jittered exponential
+    back-off, honouring Retry-After. All methods raise NotFound, PermissionDenied, RequestRefused,
+    SourceError (the key is not accepted), TransientSourceError (retries are used up).
+    """
+
+    def __init__(self, connection_name: str, config: StripeConfig) -> None:
+        self.config = config
+        self.served_at = dt.datetime.now(dt.UTC)
+        """Stripe's clock, by the last answer; this machine's before there was one."""
+        self._connection_name = connection_name
+        self._account_bucket = _bucket(config.rate)
+        self._endpoint_buckets: dict[str, TokenBucket] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    def account_id(self, request: FetchRequest) -> str | None:
+        """The id of the account that is read; None when the key may not say."""
+        try:
+            value = self._json(request, "account.get", "/v1/account")
+        except PermissionDenied:
+            return None
+        return str(value.get("id") or "") or None
+
+    def page(
+        self,
+        request: FetchRequest,
+        path: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        limit: int = PAGE_SIZE,
+    ) -> Page:
+        """A page of a list, newest objects first; `parameters` as the list's endpoint has them."""
+        endpoint = f"{_endpoint(path)}.list"
+        answer = self._call(request, endpoint, path, {"limit": limit, **(parameters or {})})
+        try:
+            head = orjson.loads(answer.content)
+            objects = list(json_elements(answer.content.decode(), "data"))
+            has_more = head["has_more"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unexpected(endpoint) from error
+        if not isinstance(has_more, bool) or not all(map(_is_object, objects)):
+            raise _unexpected(endpoint)
+        return Page(objects, has_more, _date(answer))
+
+    def object(self, request: FetchRequest, path: str, object_id: str) -> tuple[str, Any]:
+        """One object: (text, value)."""
+        endpoint = f"{_endpoint(path)}.get"
+        answer = self._call(request, endpoint, f"{path}/{object_id}")
+        try:
+            text = answer.content.decode()
+            value = orjson.loads(text)
+        except ValueError as error:
+            raise _unexpected(endpoint) from error
+        if not isinstance(value, dict):
+            raise _unexpected(endpoint)
+        return text, value
+
+    def _json(self, request: FetchRequest, endpoint: str, path: str) -> dict[str, Any]:
+        try:
+            value = orjson.loads(self._call(request, endpoint, path).content)
+        except ValueError as error:
+            raise _unexpected(endpoint) from error
+        if not isinstance(value, dict):
+            raise _unexpected(endpoint)
+        return value
+
+    def _call(
+        self,
+        request: FetchRequest,
+        endpoint: str,
+        path: str,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> requests.Response:
+        buckets = (self._account_bucket, self._endpoint_bucket(endpoint))
+        for attempt in range(1, self.config.max_attempts + 1):
+            _wait(request, max(bucket.reserve(1) for bucket in buckets))
+            request.usage.add(calls=1, units=1)
+            answer, wait = self._try(endpoint, path, parameters, attempt)
+            if answer is not None:
+                return answer
+            request.usage.add(retries=1, throttled=wait)
+            _wait(request, wait)
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def _try(
+        self, endpoint: str, path: str, parameters: Mapping[str, Any] | None, attempt: int
+    ) -> tuple[requests.Response | None, float]:
+        """The answer, or the seconds after which to ask again; raises what no retry mends."""
+        answer, cause, retry_after, is_throttled = None, "", 0.0, False
+        try:
+            answer = self._session().get(path, parameters, allow_redirects=False)
+        except requests.RequestException as error:
+            # Its text may quote the address, and that may carry a secret of a proxy.
+            cause = type(error).__name__
+        if answer is not None:
+            self.served_at = _date(answer) or self.served_at
+            if answer.status_code == 200:
+                return answer, 0.0
+            code, parameter, permission = _error(answer)
+            is_throttled = answer.status_code == 429
+            if not _may_pass(answer):
+                raise self._permanent(endpoint, answer.status_code, code, parameter, permission)
+            cause, retry_after = f"{answer.status_code} {code}", _retry_after(answer)
+        if attempt >= self.config.max_attempts:
+            raise TransientSourceError(
+                f"stripe: {endpoint} failed {attempt} times, last with {cause}; run again later"
+            )
+        ceiling = min(_LONGEST_WAIT, self.config.backoff_seconds * 2 ** (attempt - 1))
+        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))  # noqa: S311
+        if is_throttled:
+            assert answer is not None
+            self._slow_down(endpoint, answer, wait)
+        return None, wait
+
+    def _slow_down(self, endpoint: str, answer: requests.Response, wait: float) -> None:
+        """Stripe says which of its limits was met; without that it may have been any."""
+        reason = answer.headers.get("Stripe-Rate-Limited-Reason", "")
+        if not reason.startswith("global"):
+            self._endpoint_bucket(endpoint).slow_down(wait)
+        if not reason.startswith(("endpoint", "resource")):
+            self._account_bucket.slow_down(wait)
+
+    def _permanent(
+        self, endpoint: str, status: int, code: str, parameter: str, permission: str
+    ) -> SourceError:
+        said = f"stripe: {endpoint} refused with {status} {code}".rstrip()
+        where = f"sources.stripe.{self._connection_name}"
+        if status == 404:
+            return NotFound(f"{said}: not found")
+        if status == 401:
+            return SourceError(f"{said}: the key is not accepted; correct {where}.api_key")
+        if status == 403 and code == "account_invalid":
+            return SourceError(
+                f"{said}: the key has no access to this account; correct {where}.stripe_account"
+            )
+        if status == 403:
+            return PermissionDenied(
+                f"{said}: the key lacks the permission {permission or 'for it'}; grant it in"
+                " Stripe's dashboard, or leave the object out (--objects)"
+            )
+        about = f" ({parameter})" if parameter else ""
+        return RequestRefused(f"{said}{about}: see Stripe's page on errors", parameter)
+
+    def _endpoint_bucket(self, endpoint: str) -> TokenBucket:
+        with self._lock:
+            if endpoint not in self._endpoint_buckets:
+                rate = self.config.endpoint_requests_per_second
+                self._endpoint_buckets[endpoint] = _bucket(rate)
+            return self._endpoint_buckets[endpoint]
+
+    def _session(self) -> Any:
+        """This thread's own REST client: a requests session is not made for several."""
+        if not hasattr(self._local, "client"):
+            self._local.client = _rest_client(self.config)
+        return self._local.client
+
+
+def _rest_client(config: StripeConfig) -> Any:
+    from dlt.common.configuration.specs import RuntimeConfiguration
+    from dlt.sources.helpers.requests.session import Session
+    from dlt.sources.helpers.rest_client.client import RESTClient
+    from requests.auth import HTTPBasicAuth
+
+    headers = {"Stripe-Version": config.api_version}
+    if config.stripe_account:
+        headers["Stripe-Account"] = config.stripe_account
+    return RESTClient(
+        config.api_base_url,
+        headers=headers,
+        auth=HTTPBasicAuth(config.api_key, ""),
+        # No retries of its own: each attempt has to wait for the rate limit.
+        session=Session(timeout=config.timeout_seconds, raise_for_status=False),
+        config=RuntimeConfiguration(),
+    )
+
+
+def _bucket(rate: float) -> TokenBucket:
+    """For so many requests a second; of less than ten a second, for as long as ten take."""
+    seconds = max(1.0, 10 / rate)
+    return TokenBucket(rate * seconds, 1, seconds=seconds)
+
+
+def _wait(request: FetchRequest, seconds: float) -> None:
+    if request.cancelled.wait(seconds) if seconds > 0 else request.cancelled.is_set():
+        raise TransientSourceError("stripe: the run was cancelled")
+
+
+def _may_pass(answer: requests.Response) -> bool:
+    """Whether the same request may succeed later; Stripe says so itself where it knows."""
+    said = answer.headers.get("Stripe-Should-Retry")
+    if said in ("true", "false"):
+        return said == "true"
+    return answer.status_code in (408, 409, 429) or answer.status_code >= 500
+
+
+def _error(answer: requests.Response) -> tuple[str, str, str]:
+    """Code (or type), parameter and missing permission of Stripe's error body; all are names.
+
+    Its message may quote content and a part of the key.
+    """
+    try:
+        error = json.loads(answer.content)["error"]
+        message = str(error.get("message", ""))
+        found = _PERMISSION.search(message)
+        code = _name(error.get("code")) or _name(error.get("type"))
+        return code, _name(error.get("param")), found.group() if found else ""
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "", "", ""
+
+
+def _name(value: Any) -> str:
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else ""
+
+
+def _retry_after(answer: requests.Response) -> float:
+    try:
+        return max(0.0, min(300.0, float(answer.headers.get("Retry-After", 0))))
+    except ValueError:
+        return 0.0
+
+
+def _date(answer: requests.Response) -> dt.datetime | None:
+    try:
+        return email.utils.parsedate_to_datetime(answer.headers["Date"]).astimezone(dt.UTC)
+    except (KeyError, ValueError):
+        return None
+
+
+def _is_object(element: tuple[str, Any]) -> bool:
+    value = element[1]
+    return isinstance(value, dict) and isinstance(value.get("id"), str) and bool(value["id"])
+
+
+def _endpoint(path: str) -> str:
+    """`charges` of /v1/charges; `invoices.lines` of /v1/invoices/in_1/lines."""
+    _, _, name, *rest = path.split("/")
+    return ".".join([name, *rest[1:]])
+
+
+def _unexpected(endpoint: str) -> TransientSourceError:
+    return TransientSourceError(
+        f"stripe: {endpoint} answered something else than the API's JSON (a proxy?); see"
+        " api_base_url, or run again later"
+    )

@@ -1,0 +1,148 @@
+"""The event feed: which objects have changed since when.
+
+An event says what changed and is not what is stored: its copy of the object is in the version
+of the API that the account had, and lacks what came later. Source: Stripe API reference, Events;
+they are kept for 30 days, listed newest first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from loaders.errors import TransientSourceError
+from loaders.items import FetchRequest
+from loaders.sources.stripe.client import StripeClient
+from loaders.sources.stripe.kinds import KINDS
+
+KEPT_DAYS = 28
+"""Stripe keeps events for 30 days; the other two are for the run to come through."""
+_PATH = "/v1/events"
+_EVENTS_AT_ONCE = 10_000
+"""Events of a window, at most, unless they are of one second."""
+# Stripe tells of these objects and not of the charge that they change.
+_CHANGE_THEIR_CHARGE = ("refund", "dispute")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """An object has changed: its kind, its id, and when it and the event came into being.
+
+    Times are in Unix seconds.
+    """
+
+    event_id: str
+    at: int
+    kind: str
+    object_id: str
+    created: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Window:
+    """The events up to `until` (Unix seconds, exclusive), oldest first."""
+
+    events: list[Event]
+    until: int
+    is_last: bool
+
+
+def read_windows(client: StripeClient, request: FetchRequest, since: int) -> Iterator[Window]:
+    """Yield the events from `since` on (Unix seconds, inclusive), window after window.
+
+    Events are listed newest first, so a window is read whole before anything of it is used.
+    Raises what StripeClient raises.
+    """
+    before: int | None = None
+    while True:
+        window = _read_window(client, request, since, before)
+        if isinstance(window, int):
+            before = window
+            continue
+        yield window
+        if window.is_last:
+            return
+        # As dense as the last one, and no denser: the next ones hold about as many events.
+        assert before is not None
+        since, before = before, before + max(1, before - since)
+
+
+def _read_window(
+    client: StripeClient, request: FetchRequest, since: int, before: int | None
+) -> Window | int:
+    """The events of [since, before); where to end instead when there are too many of them."""
+    parameters: dict[str, Any] = {"created[gte]": since}
+    if before is not None:
+        parameters["created[lt]"] = before
+    events: dict[str, Event] = {}
+    newest = served_at = None
+    count = 0
+    while True:
+        page = client.page(request, _PATH, parameters)
+        served_at = served_at or page.served_at or dt.datetime.now(dt.UTC)
+        times = [_seconds(value.get("created")) for _, value in page.objects]
+        newest = newest if newest is not None else max(times, default=None)
+        for _, value in page.objects:
+            events.update((event.event_id + event.object_id, event) for event in _changes(value))
+        count += len(page.objects)
+        if not page.has_more:
+            break
+        if not times or page.objects[-1][1]["id"] == parameters.get("starting_after"):
+            raise TransientSourceError(
+                "stripe: the list of events does not advance; run again later"
+            )
+        parameters["starting_after"] = page.objects[-1][1]["id"]
+        end = before if before is not None else int(served_at.timestamp()) + 1
+        if count >= _EVENTS_AT_ONCE and end - since > 1:
+            assert newest is not None
+            # About half as many as were read, were it as busy in those days.
+            return since + max(1, min((newest - times[-1]) // 2, (end - since) // 2))
+    now = int(served_at.timestamp())
+    is_last = before is None or before > now
+    until = now if is_last or before is None else before
+    return Window(sorted(events.values(), key=lambda event: event.at), until, is_last)
+
+
+def _changes(event: Mapping[str, Any]) -> Iterator[Event]:
+    """The objects that an event is about. Raises TransientSourceError for what is no event."""
+    try:
+        event_id, at, changed = event["id"], _seconds(event["created"]), event["data"]["object"]
+        kind, object_id = changed.get("object"), changed.get("id")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TransientSourceError(
+            "stripe: events.list: an event without an object; run again later"
+        ) from error
+    if kind in KINDS and isinstance(object_id, str) and object_id:
+        created = changed.get("created")
+        yield Event(event_id, at, kind, object_id, created if isinstance(created, int) else None)
+        charge = changed.get("charge") if kind in _CHANGE_THEIR_CHARGE else None
+        charge_id = charge.get("id") if isinstance(charge, dict) else charge
+        if isinstance(charge_id, str) and charge_id:
+            yield Event(event_id, at, "charge", charge_id, None)
+
+
+def _seconds(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise TransientSourceError("stripe: events.list: an event without a time; run again later")
+
+
+@dataclasses.dataclass
+class Changed:
+    """The objects of one kind that a window says have changed, by id."""
+
+    created: dict[str, int | None] = dataclasses.field(default_factory=dict)
+    events: dict[str, list[Event]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Iterable[Event], seen: Iterable[str]) -> Changed:
+        """What the events come to, but for those that were dealt with already."""
+        changed, known = cls(), set(seen)
+        for event in events:
+            if event.event_id not in known:
+                changed.events.setdefault(event.object_id, []).append(event)
+                if changed.created.get(event.object_id) is None:
+                    changed.created[event.object_id] = event.created
+        return changed

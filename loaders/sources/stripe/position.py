@@ -1,0 +1,83 @@
+"""Where the sync of one kind stands: the cursor of its stream."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slice:
+    """A stretch of `created`, in Unix seconds, that is still to be listed, newest first.
+
+    Objects created in [since, before); of those only what comes after `after`, an id.
+    """
+
+    since: int = 0
+    before: int | None = None
+    after: str | None = None
+    of_list: int = 0
+    """Which of the kind's lists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Every change up to `until` is stored, except for what the other fields say.
+
+    `account` and `livemode` are those of the key that read it: ids of others mean nothing here.
+    """
+
+    until: int
+    """Unix seconds, on Stripe's clock."""
+    livemode: bool
+    account: str | None = None
+    """None when the key may not say."""
+    covers: tuple[str, ...] = ()
+    """Object types that were stored with it."""
+    slices: tuple[Slice, ...] = ()
+    """What is still to be listed, while the kind is being read whole."""
+    resync_from: dt.datetime | None = None
+    """While it is read whole again: what was last seen before then may be gone."""
+    seen: tuple[str, ...] = ()
+    """Events dealt with that the next run will meet again."""
+    unfetched: tuple[str, ...] = ()
+    """Objects that the last run failed on."""
+    pending_since: int | None = None
+    """Creation, in Unix seconds, of the oldest object that will change without an event."""
+
+    @classmethod
+    def read(cls, cursor: Mapping[str, Any] | None) -> Position | None:
+        """The position that a cursor holds; None without one, or when it lacks a field."""
+        if cursor is None or not {"until", "livemode", "covers"} <= cursor.keys():
+            return None
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {name: value for name, value in cursor.items() if name in known}
+        for name in ("covers", "seen", "unfetched"):
+            values[name] = tuple(values.get(name, ()))
+        values["slices"] = tuple(Slice(**one) for one in values.get("slices", ()))
+        if values.get("resync_from"):
+            values["resync_from"] = dt.datetime.fromisoformat(values["resync_from"])
+        return cls(**values)
+
+    def cursor(self) -> dict[str, Any]:
+        """As it is stored: fields that say nothing are left out."""
+        values = dataclasses.asdict(self)
+        values["slices"] = [
+            {name: value for name, value in one.items() if value not in (None, 0)}
+            for one in values["slices"]
+        ]
+        if self.resync_from is not None:
+            values["resync_from"] = self.resync_from.isoformat()
+        required = ("until", "livemode", "covers")
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if name in required or value not in (None, (), [])
+        }
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether the kind is being read whole."""
+        return bool(self.slices) or self.resync_from is not None

@@ -1,0 +1,166 @@
+"""Reading objects: a page of a list, or one by one; invoices with all of their lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loaders.errors import SourceError, TransientSourceError
+from loaders.items import FetchRequest, Observed
+from loaders.json_elements import json_elements, json_member
+from loaders.sources.stripe.client import PAGE_SIZE, NotFound, RequestRefused, StripeClient
+from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind
+from loaders.sources.stripe.position import Slice
+
+OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
+"""Failures that may be those of the object asked for."""
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read:
+    """One object that was asked for: what it brought, or why it brought nothing."""
+
+    object_id: str
+    observed_at: dt.datetime
+    observed: Sequence[Observed] = ()
+    """Of an invoice its lines too."""
+    error: SourceError | None = None
+    is_gone: bool = False
+    """Stripe does not have it (any more)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PageRead:
+    """One page of a slice: its objects, and what is left of the slice (None: nothing)."""
+
+    reads: Sequence[Read]
+    rest: Slice | None
+    newest: int | None = None
+    """Creation, in Unix seconds, of its first object."""
+    oldest: int | None = None
+
+
+class Reader:
+    """Reads objects for one run, from any thread."""
+
+    def __init__(self, client: StripeClient, request: FetchRequest) -> None:
+        self._client = client
+        self._request = request
+        self._with_lines = INVOICE_LINE in client.config.objects
+
+    def page(self, kind: Kind, part: Slice, limit: int = PAGE_SIZE) -> PageRead:
+        """The newest objects of a slice. Raises what StripeClient raises."""
+        observed_at = self._request.clock.now()
+        page = self._client.page(self._request, kind.path, _filter(kind, part), limit=limit)
+        reads = [self._read(kind, text, value, observed_at) for text, value in page.objects]
+        created = [created_seconds(value) for _, value in page.objects]
+        rest = None
+        if page.has_more:
+            rest = _rest(kind, part, [read.object_id for read in reads], created)
+        known = [seconds for seconds in created if seconds is not None]
+        return PageRead(reads, rest, max(known, default=None), min(known, default=None))
+
+    def one(self, kind: Kind, object_id: str) -> Read:
+        """One object. Raises PermissionDenied and SourceError; other failures are in it."""
+        observed_at = self._request.clock.now()
+        try:
+            text, value = self._client.object(self._request, kind.path, object_id)
+        except NotFound:
+            return Read(object_id, observed_at, is_gone=True)
+        except OF_ONE_OBJECT as error:
+            if self._request.cancelled.is_set():
+                raise
+            return Read(object_id, observed_at, error=error)
+        if value.get("deleted") is True:  # all that is left of it
+            return Read(object_id, observed_at, is_gone=True)
+        return self._read(kind, text, value, observed_at, object_id)
+
+    def _read(
+        self,
+        kind: Kind,
+        text: str,
+        value: Mapping[str, Any],
+        observed_at: dt.datetime,
+        asked_for: str | None = None,
+    ) -> Read:
+        object_id = asked_for or str(value["id"])
+        observed = [Observed(kind.name, text, observed_at, object_id)]
+        if kind.name == INVOICE:
+            observed = observed if INVOICE in self._client.config.objects else []
+            if self._with_lines:
+                try:
+                    observed += self._lines(text, value, observed_at, object_id)
+                except OF_ONE_OBJECT as error:
+                    if self._request.cancelled.is_set():
+                        raise
+                    return Read(object_id, observed_at, error=error)
+        return Read(object_id, observed_at, observed)
+
+    def _lines(
+        self, text: str, invoice: Mapping[str, Any], observed_at: dt.datetime, invoice_id: str
+    ) -> list[Observed]:
+        """All lines of an invoice: the first ones are in it, the others are asked for."""
+        try:
+            lines = list(json_elements(json_member(text, "lines") or "{}", "data"))
+        except ValueError:
+            lines = []  # the landing gate says what is wrong with the invoice
+        has_more = isinstance(invoice.get("lines"), dict) and invoice["lines"].get("has_more")
+        while has_more is True:
+            after = {"starting_after": lines[-1][1]["id"]} if lines else {}
+            page = self._client.page(self._request, f"/v1/invoices/{invoice_id}/lines", after)
+            if not page.objects:
+                break
+            lines += page.objects
+            has_more = page.has_more
+        created_at = created(invoice)
+        return [
+            Observed(INVOICE_LINE, line, observed_at, f"{invoice_id}:{value['id']}", created_at)
+            for line, value in lines
+        ]
+
+
+def created(payload: Mapping[str, Any]) -> dt.datetime | None:
+    """`created` (Unix seconds), or None when absent or out of range."""
+    seconds = created_seconds(payload)
+    try:
+        return None if seconds is None else _EPOCH + dt.timedelta(seconds=seconds)
+    except OverflowError:
+        return None
+
+
+def created_seconds(payload: Mapping[str, Any]) -> int | None:
+    """`created` in Unix seconds, or None when it is no whole number."""
+    value = payload.get("created")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _filter(kind: Kind, part: Slice) -> dict[str, Any]:
+    parameters: dict[str, Any] = dict(kind.lists[part.of_list])
+    if part.since:
+        parameters["created[gte]"] = part.since
+    if part.before is not None:
+        parameters["created[lt]"] = part.before
+    if part.after is not None:
+        parameters["starting_after"] = part.after
+    return parameters
+
+
+def _rest(kind: Kind, part: Slice, ids: Sequence[str], created: Sequence[int | None]) -> Slice:
+    """What is left of a slice after a page of it. Raises TransientSourceError when that is no
+    less than before: such a listing has no end."""
+    oldest = created[-1] if created else None
+    if oldest is None or part.after in ids or (part.before and oldest >= part.before):
+        raise TransientSourceError(
+            f"stripe: the list of {kind.path} does not advance, or its objects have no creation"
+            " time; run again later"
+        )
+    # The bound follows: without `after`, which may be deleted, one second is listed again.
+    return dataclasses.replace(part, before=oldest + 1, after=ids[-1])
+
+
+def slices(kind: Kind, since: int = 0, before: int | None = None) -> tuple[Slice, ...]:
+    """Objects created in [since, before), in Unix seconds: a slice of each of the kind's lists."""
+    return tuple(Slice(since, before, of_list=number) for number in range(len(kind.lists)))
