@@ -8,7 +8,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail status check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos property bench clean
+.PHONY: help install gmail stripe status check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos property bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -31,6 +31,9 @@ profiles.yml:
 
 gmail: install ## fetch mail, merge it, check it (the sandbox when no mailbox is configured)
 	$(RUN) gmail
+
+stripe: install ## fetch payments, merge them, check them (the sandbox when no account is configured)
+	$(RUN) stripe
 
 status: install ## the last runs
 	$(RUN) status
@@ -64,6 +67,8 @@ build: install
 	$(BIN)/dbt build --target-path $(CHECK)/target
 	$(RUN) gmail --connection sandbox
 	$(RUN) gmail --connection sandbox
+	$(RUN) stripe --connection sandbox
+	$(RUN) stripe --connection sandbox
 	$(BIN)/dbt build --target-path $(CHECK)/target
 	$(BIN)/dbt docs generate --target-path $(CHECK)/target
 	$(RUN) status
@@ -84,8 +89,8 @@ chaos: install ## kill runs at every named step and at random instants
 	$(BIN)/python -m tests.chaos --sample --random 20
 
 property: export LANDFALL_PROPERTY_EXAMPLES ?= 200
-property: install ## random histories of a mailbox and its runs
-	$(BIN)/pytest tests/python/test_gmail_property.py
+property: install ## random histories of a mailbox, of an account, and of their runs
+	$(BIN)/pytest -n 2 tests/python/test_gmail_property.py tests/python/test_stripe_property.py
 
 bench: install ## print the benchmarks' tables, write bench-results/
 	$(BIN)/python -m tests.bench

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loaders.config import (
+    SOURCES,
     configure_dlt,
     load_target,
 )
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from loaders.warehouse import Warehouse
 
 logger = logging.getLogger("landfall")
-
-_SOURCES = ("gmail", "stripe")
 
 _DESCRIPTION = """\
 Raw Gmail and Stripe objects, brought into a warehouse exactly once, with a job log
@@ -116,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "whether credentials, mailbox, quota and warehouse are there",
         "One line for each, with what to do about one that fails. Writes no data and no event.",
     )
-    check.add_argument("source", nargs="?", choices=_SOURCES, help="default: what is configured")
+    check.add_argument("source", nargs="?", choices=SOURCES, help="default: what is configured")
     _add_connection(check)
     _add_sandbox_size(check)
     build = _command(
@@ -213,7 +212,7 @@ def _add_retry(commands: Any) -> None:
         "A run of each connection that has some. What is stored this time leaves the dead letters,"
         " what fails again stays.",
     )
-    retry.add_argument("source", nargs="?", choices=_SOURCES, help="default: what is configured")
+    retry.add_argument("source", nargs="?", choices=SOURCES, help="default: what is configured")
     _add_connections(retry, "all")
     _add_sandbox_size(retry)
     retry.set_defaults(dry_run=False)

@@ -17,6 +17,8 @@ from loaders.errors import ConfigError, UsageError, register_secret
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PACKAGE_NAME = "landfall"
 SANDBOX = "sandbox"
+SOURCES = ("gmail", "stripe")
+"""Source systems that have a command, and marts of their own, tagged with the name."""
 _TOKEN_FILE = ".token.json"  # noqa: S105
 
 # dlt reads these when it is imported.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from loaders import crashpoints, dead_letters, transform
+from loaders.config import SOURCES
 from loaders.errors import LandfallError, LandingError, SourceError, describe
 from loaders.items import (
     Cursor,
@@ -237,7 +238,11 @@ class Ingestion:
         crashpoints.reached("merge.before")
         with self._warehouse.open():
             self._progress.note("merging and checking (dbt build)")
-            result = transform.build(self._warehouse.target, self.job.correlation_id)
+            # The marts of other sources stay as they are: this run brings nothing for them.
+            others = [f"tag:{name}" for name in SOURCES if name != self.job.source_system]
+            result = transform.build(
+                self._warehouse.target, self.job.correlation_id, ["--exclude", *others]
+            )
             crashpoints.reached("merge.after")
             self.job.step = "check"
             counts = transform.merge_counts(self._warehouse, self.job.correlation_id)

@@ -23,6 +23,29 @@ def json_elements(text: str, member: str) -> Iterator[tuple[str, Any]]:
         yield from _elements(text, _expect(text, position, "["))
 
 
+def indented_elements(body: bytes, member: bytes) -> list[bytes] | None:
+    """The texts of the objects in an array, of an answer that is indented by two spaces.
+
+    Each is indented as an answer of its own would be, and otherwise as it came. Nothing is
+    parsed: no text in JSON holds a line break, so the lines tell where an object ends. None
+    when the answer is not indented like that.
+    """
+    opening, closing = b'\n  "%b": [\n    {\n' % member, b"\n    }\n  ]"
+    start = body.find(opening)
+    end = body.find(closing, start)
+    if start < 0 or end < 0:
+        return None
+    objects = body[start + len(opening) - 1 : end].replace(b"\n    ", b"\n")
+    return [b"{%b\n}" % members for members in objects.split(b"\n},\n{")]
+
+
+def dedented(text: str) -> str:
+    """A part of an indented answer, indented as if it stood alone: no text in JSON has a line
+    break of its own."""
+    indentation = text[text.rfind("\n") : -1]
+    return text if indentation.strip() or not indentation else text.replace(indentation, "\n")
+
+
 def json_member(text: str, member: str) -> str | None:
     """The text of a member of an object, as it came; None when it is absent. Raises ValueError."""
     position = _find(text, member)

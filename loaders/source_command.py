@@ -8,7 +8,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from loaders.access import AccessOptions, open_access
-from loaders.config import Connection, has_connections, load_connection, load_connections
+from loaders.config import (
+    SOURCES,
+    Connection,
+    has_connections,
+    load_connection,
+    load_connections,
+)
 from loaders.dead_letters import open_letters
 from loaders.each_connection import run_each
 from loaders.errors import LandfallError
@@ -17,8 +23,6 @@ from loaders.job import Job, job_name_for, run_supervised
 from loaders.progress import new_progress
 from loaders.report import print_dry_run, print_summary
 from loaders.warehouse import Warehouse
-
-SOURCES = ("gmail", "stripe")
 
 
 def fetch(options: argparse.Namespace, warehouse: Warehouse) -> int:

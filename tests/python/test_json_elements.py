@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders.json_elements import json_elements
+from loaders.json_elements import dedented, indented_elements, json_elements, json_member
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -56,3 +56,32 @@ def test_nothing_without_the_member_or_elements(text: str) -> None:
 def test_what_is_no_such_object_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"JSON|[Ee]xpecting"):
         list(json_elements(text, "data"))
+
+
+objects = st.dictionaries(st.text(), values, max_size=4)
+
+
+@given(objects, st.lists(objects, min_size=1, max_size=5), st.booleans())
+def test_indented_elements_are_written_as_answers_of_their_own(
+    others: dict[str, Any], elements: list[dict[str, Any]], ascii_only: bool
+) -> None:
+    others.pop("data", None)
+    elements = [{"id": number, **element} for number, element in enumerate(elements)]
+    body = json.dumps({**others, "data": elements}, indent=2, ensure_ascii=ascii_only)
+    found = indented_elements(body.encode("utf-8", "surrogatepass"), b"data")
+    alone = [json.dumps(element, indent=2, ensure_ascii=ascii_only) for element in elements]
+    assert found == [text.encode("utf-8", "surrogatepass") for text in alone]
+    assert [dedented(text) for text, _ in json_elements(body, "data")] == alone
+
+
+@pytest.mark.parametrize(
+    "text", ['{"data":[{"id":1}]}', '{\n  "data": []\n}', '{\n    "data": [\n        {}\n    ]\n}']
+)
+def test_other_answers_are_not_taken_apart_by_their_lines(text: str) -> None:
+    assert indented_elements(text.encode(), b"data") is None
+
+
+def test_a_member_is_found_as_it_came() -> None:
+    text = '{"a": {"lines": 0}, "lines": { "data":[1.0] }, "b": 2}'
+    assert json_member(text, "lines") == '{ "data":[1.0] }'
+    assert json_member(text, "none") is None

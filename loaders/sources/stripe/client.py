@@ -20,7 +20,7 @@ import requests
 
 from loaders.errors import SourceError, TransientSourceError
 from loaders.items import FetchRequest
-from loaders.json_elements import json_elements
+from loaders.json_elements import dedented, indented_elements, json_elements
 from loaders.pacing import TokenBucket
 from loaders.sources.stripe.config import StripeConfig
 
@@ -53,7 +53,7 @@ class PermissionDenied(SourceError):
 class Page:
     """A page of a list: (text, value) of each object, and whether older ones follow."""
 
-    objects: Sequence[tuple[str, Mapping[str, Any]]]
+    objects: Sequence[tuple[str | bytes, Mapping[str, Any]]]
     has_more: bool
     served_at: dt.datetime | None
     """Stripe's clock, by the answer's Date header."""
@@ -81,9 +81,10 @@ class StripeClient:
     def account_id(self, request: FetchRequest) -> str | None:
         """The id of the account that is read; None when the key may not say."""
         try:
-            value = self._json(request, "account.get", "/v1/account")
+            answer = self._call(request, "account.get", "/v1/account")
         except PermissionDenied:
             return None
+        value = _parsed(answer, "account.get")
         return str(value.get("id") or "") or None
 
     def page(
@@ -98,36 +99,19 @@ class StripeClient:
         endpoint = f"{_endpoint(path)}.list"
         answer = self._call(request, endpoint, path, {"limit": limit, **(parameters or {})})
         try:
-            head = orjson.loads(answer.content)
-            objects = list(json_elements(answer.content.decode(), "data"))
-            has_more = head["has_more"]
+            value = orjson.loads(answer.content)
+            objects, has_more = _elements(answer.content, value["data"]), value["has_more"]
         except (ValueError, KeyError, TypeError) as error:
             raise _unexpected(endpoint) from error
         if not isinstance(has_more, bool) or not all(map(_is_object, objects)):
             raise _unexpected(endpoint)
         return Page(objects, has_more, _date(answer))
 
-    def object(self, request: FetchRequest, path: str, object_id: str) -> tuple[str, Any]:
+    def object(self, request: FetchRequest, path: str, object_id: str) -> tuple[bytes, Any]:
         """One object: (text, value)."""
         endpoint = f"{_endpoint(path)}.get"
         answer = self._call(request, endpoint, f"{path}/{object_id}")
-        try:
-            text = answer.content.decode()
-            value = orjson.loads(text)
-        except ValueError as error:
-            raise _unexpected(endpoint) from error
-        if not isinstance(value, dict):
-            raise _unexpected(endpoint)
-        return text, value
-
-    def _json(self, request: FetchRequest, endpoint: str, path: str) -> dict[str, Any]:
-        try:
-            value = orjson.loads(self._call(request, endpoint, path).content)
-        except ValueError as error:
-            raise _unexpected(endpoint) from error
-        if not isinstance(value, dict):
-            raise _unexpected(endpoint)
-        return value
+        return answer.content, _parsed(answer, endpoint)
 
     def _call(
         self,
@@ -139,6 +123,8 @@ class StripeClient:
         buckets = (self._account_bucket, self._endpoint_bucket(endpoint))
         for attempt in range(1, self.config.max_attempts + 1):
             _wait(request, max(bucket.reserve(1) for bucket in buckets))
+            while (closed := max(bucket.closed_for() for bucket in buckets)) > 0:
+                _wait(request, closed)
             request.usage.add(calls=1, units=1)
             answer, wait = self._try(endpoint, path, parameters, attempt)
             if answer is not None:
@@ -291,7 +277,25 @@ def _date(answer: requests.Response) -> dt.datetime | None:
         return None
 
 
-def _is_object(element: tuple[str, Any]) -> bool:
+def _parsed(answer: requests.Response, endpoint: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(answer.content)
+    except ValueError as error:
+        raise _unexpected(endpoint) from error
+    if not isinstance(value, dict):
+        raise _unexpected(endpoint)
+    return value
+
+
+def _elements(body: bytes, values: Sequence[Any]) -> list[tuple[str | bytes, Any]]:
+    """(text, value) of each object in `data`."""
+    texts: Sequence[str | bytes] | None = indented_elements(body, b"data")
+    if texts is None or len(texts) != len(values):
+        texts = [dedented(text) for text, _ in json_elements(body.decode(), "data")]
+    return list(zip(texts, values, strict=True))
+
+
+def _is_object(element: tuple[str | bytes, Any]) -> bool:
     value = element[1]
     return isinstance(value, dict) and isinstance(value.get("id"), str) and bool(value["id"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from loaders.errors import SourceError, TransientSourceError
 from loaders.items import FetchRequest, Observed
-from loaders.json_elements import json_elements, json_member
+from loaders.json_elements import dedented, json_elements, json_member
 from loaders.sources.stripe.client import PAGE_SIZE, NotFound, RequestRefused, StripeClient
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind
 from loaders.sources.stripe.position import Slice
@@ -81,7 +82,7 @@ class Reader:
     def _read(
         self,
         kind: Kind,
-        text: str,
+        text: str | bytes,
         value: Mapping[str, Any],
         observed_at: dt.datetime,
         asked_for: str | None = None,
@@ -100,13 +101,18 @@ class Reader:
         return Read(object_id, observed_at, observed)
 
     def _lines(
-        self, text: str, invoice: Mapping[str, Any], observed_at: dt.datetime, invoice_id: str
+        self,
+        text: str | bytes,
+        invoice: Mapping[str, Any],
+        observed_at: dt.datetime,
+        invoice_id: str,
     ) -> list[Observed]:
         """All lines of an invoice: the first ones are in it, the others are asked for."""
-        try:
-            lines = list(json_elements(json_member(text, "lines") or "{}", "data"))
-        except ValueError:
-            lines = []  # the landing gate says what is wrong with the invoice
+        lines: list[tuple[str | bytes, Any]] = []
+        with contextlib.suppress(ValueError):  # the landing gate says what is wrong with it
+            text = text if isinstance(text, str) else text.decode()
+            elements = json_elements(json_member(text, "lines") or "{}", "data")
+            lines += [(dedented(line), value) for line, value in elements]
         has_more = isinstance(invoice.get("lines"), dict) and invoice["lines"].get("has_more")
         while has_more is True:
             after = {"starting_after": lines[-1][1]["id"]} if lines else {}
