@@ -13,6 +13,7 @@ from loaders import crashpoints
 from loaders.errors import SourceError
 from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions, PartlyFetched
 from loaders.sandbox import Sandbox
+from loaders.sources.stripe import events as stripe_events
 from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
 from loaders.sources.stripe.position import Position
 from loaders.stored import Stored
@@ -229,7 +230,6 @@ def test_a_change_without_an_event_waits_for_a_full_resync(
     assert_mirrors(warehouse, account)
 
 
-@on_both_targets
 def test_a_position_older_than_the_feed_is_made_up_for_by_listing(
     warehouse: Warehouse, account: Sandbox
 ) -> None:
@@ -320,6 +320,33 @@ def test_a_clock_that_is_behind_misses_nothing(warehouse: Warehouse, account: Sa
     # Its events lie an hour before the position: beyond the overlap they are for a resync.
     completed(run_stripe(warehouse, account, event_overlap_seconds=4000))
     assert_mirrors(warehouse, account)
+
+
+def test_a_feed_too_long_to_be_held_is_read_window_by_window(
+    warehouse: Warehouse, account: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.change_stripe(settle=10_000)
+    completed(run_stripe(warehouse, account))
+    for hours in range(1, 9):
+        account.settings(stripe_clock_offset=3600 * hours)
+        account.change_stripe(
+            create={"charge": 20}, update={"customer": 12}, delete={"customer": 1}, refund=5
+        )
+    monkeypatch.setattr(stripe_events, "_EVENTS_AT_ONCE", 100)
+    run = completed(run_stripe(warehouse, account))
+    assert run.telemetry["chunks"] > 2
+    assert_mirrors(warehouse, account)
+    position_now = position(warehouse, "customer")
+    assert position_now is not None
+    assert position_now.until >= account_time(account) - 60
+    account.reset_stats()
+    completed(run_stripe(warehouse, account))
+    assert "customers.get" not in account.stats()["requests"]
+
+
+def account_time(account: Sandbox) -> int:
+    """When the newest event came into being."""
+    return max(int(event["created"]) for event in account.stripe_objects("event").values())
 
 
 # ---- kinds of their own
