@@ -99,6 +99,13 @@ class TransientSourceError(SourceError):
     retryable = True
 
 
+class Cancelled(SourceError):
+    """The run is ending: nothing more is read, and no object is to blame."""
+
+    def __init__(self) -> None:
+        super().__init__("the run was cancelled")
+
+
 class TransformFailed(LandfallError):
     """dbt could not compile or build a model."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from loaders.errors import SourceError, TransientSourceError
 from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions
 from loaders.items import FetchRequest, Item, Observed
 from loaders.sandbox import Sandbox
+from loaders.sandbox.layout import LABEL_NAMES
 from loaders.sources.gmail import GmailSource
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse
@@ -637,3 +639,236 @@ def test_one_object_that_is_refused_does_not_end_the_run(warehouse: Warehouse) -
         assert run.error is None
         assert Stored(warehouse, "gmail", "acct1").dead_letters() == []
         assert set(live(warehouse)) == set(mailbox.live_ids())
+
+
+def poisoned(*message_ids: str) -> list[dict[str, Any]]:
+    """Faults of messages that fail whenever they are asked for."""
+    return [
+        {
+            "match": {"method": "messages.get", "id": message_id},
+            "times": None,
+            "action": {"status": 500},
+        }
+        for message_id in message_ids
+    ]
+
+
+def letters(warehouse: Warehouse) -> set[str | None]:
+    return {letter.external_id for letter in Stored(warehouse, "gmail", "acct1").dead_letters()}
+
+
+@pytest.mark.parametrize("healthy", [slice(-15, None), slice(15), slice(0, 60, 4)])
+@pytest.mark.parametrize("options", [IngestOptions(), IngestOptions(max_objects=9)])
+def test_any_number_of_failing_messages_is_got_through(
+    warehouse: Warehouse, healthy: slice, options: IngestOptions
+) -> None:
+    with Sandbox(size=60, seed=7) as mailbox:
+        ids = mailbox.live_ids(include_spam_trash=True)
+        good = set(ids[healthy])
+        mailbox.set_faults(poisoned(*set(ids) - good))
+        runs = 0
+        run = None
+        while run is None or run.error or run.telemetry["has_more"]:
+            run = run_gmail(warehouse, mailbox, options, include_spam_trash=True)
+            runs += 1
+            assert runs <= 14, run.error
+            assert_accounted(run.telemetry)
+    assert len(good) == 15
+    assert set(live(warehouse)) == good
+    assert letters(warehouse) == set(ids) - good
+    count = "select count(*) from events_staging.dead_letters"
+    assert warehouse.execute(count) == [(len(ids) - len(good),)]
+
+
+def test_an_api_that_is_down_halfway_sets_nothing_aside(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    down = {"match": {"method": "messages.get"}, "times": None, "action": {"status": 503}}
+    for skip in (10, 2, 9):
+        mailbox.set_faults([{**down, "skip": skip}])
+        run = run_gmail(warehouse, mailbox)
+        assert isinstance(run.error, FetchIncomplete)
+        assert run.telemetry["has_more"]
+        assert_accounted(run.telemetry)
+    waiting = (position(warehouse) or {})["unfetched"]
+    assert waiting
+    mailbox.set_faults([down])
+    assert isinstance(run_gmail(warehouse, mailbox).error, TransientSourceError)
+    assert (position(warehouse) or {})["unfetched"] == waiting
+    mailbox.set_faults([])
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert not run.telemetry["has_more"]
+    assert letters(warehouse) == set()
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_held_message_that_keeps_failing_is_not_taken_for_an_outage(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    culprit = mailbox.live_ids()[0]
+    mailbox.set_faults(poisoned(culprit))
+    for error in (FetchIncomplete, DeadLettered):
+        mailbox.change(labels={"ids": [culprit], "add": ["Label_4"]})
+        assert isinstance(run_gmail(warehouse, mailbox).error, error)
+        mailbox.change(labels={"ids": [culprit], "remove": ["Label_4"]})
+    assert letters(warehouse) == {culprit}
+
+
+def test_a_message_that_failed_and_was_removed_is_not_waited_for(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    culprit = mailbox.live_ids()[3]
+    mailbox.set_faults(poisoned(culprit))
+    assert isinstance(run_gmail(warehouse, mailbox).error, FetchIncomplete)
+    mailbox.change(delete=[culprit])
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert "unfetched" not in (position(warehouse) or {})
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_runs_between_dates_do_not_promise_to_set_aside(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    mailbox.set_faults(poisoned(mailbox.live_ids()[3]))
+    options = IngestOptions(since=dt.datetime(2000, 1, 1, tzinfo=dt.UTC))
+    for _ in range(2):
+        run = run_gmail(warehouse, mailbox, options)
+        assert isinstance(run.error, FetchIncomplete)
+        assert str(run.error).endswith("the next run tries them again")
+    assert str(run_gmail(warehouse, mailbox).error).endswith("sets aside what fails once more")
+
+
+def test_a_full_resync_in_bounded_runs_gets_past_failing_messages(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    ids = mailbox.live_ids()
+    mailbox.set_faults(poisoned(*ids[:8]))
+    options = IngestOptions(full_resync=True, max_objects=4)
+    runs = [run_gmail(warehouse, mailbox, options)]
+    while runs[-1].telemetry["has_more"]:
+        assert len(runs) < len(ids)
+        runs.append(run_gmail(warehouse, mailbox, options))
+    assert letters(warehouse) == set(ids[:8])
+    mailbox.set_faults([])
+    assert run_gmail(warehouse, mailbox, IngestOptions(full_resync=True)).error is None
+    assert letters(warehouse) == set()
+
+
+def skipping(mailbox: Sandbox, message_id: str, times: int) -> dict[str, Any]:
+    """A fault of listings: a page lacks a message."""
+    page = {"messages": [{"id": key, "threadId": key} for key in mailbox.live_ids()]}
+    page["messages"] = [ref for ref in page["messages"] if ref["id"] != message_id]
+    return {"match": {"method": "messages.list"}, "times": times, "action": {"json": page}}
+
+
+def removals(mailbox: Sandbox, message_ids: list[str]) -> list[dict[str, Any]]:
+    """A message is removed during each of the next listings, deleted or moved in turns."""
+    changes: list[dict[str, Any]] = [{"labels": {"ids": message_ids[:1], "add": ["TRASH"]}}]
+    changes += [{"delete": [message_id]} for message_id in message_ids[1:]]
+    return [
+        {"after": {"method": "messages.list", "count": number}, "changes": change}
+        for number, change in enumerate(changes, start=1)
+    ]
+
+
+@pytest.mark.parametrize("mode", ["full", "resync"])
+def test_a_message_that_a_listing_skips_while_others_are_removed_is_read(
+    warehouse: Warehouse, mailbox: Sandbox, mode: str
+) -> None:
+    if mode == "resync":
+        run_gmail(warehouse, mailbox)
+        done = mailbox.change(deliver=4)
+        mailbox.settings(history_expired_before=done["history_id"])
+    skipped, *others = mailbox.live_ids()
+    mailbox.schedule(removals(mailbox, others[4:6]))
+    mailbox.set_faults([skipping(mailbox, skipped, times=2)])
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert run.telemetry["mode"] == mode
+    assert not run.telemetry["has_more"]
+    assert_accounted(run.telemetry)
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_mailbox_from_which_something_is_always_removed_comes_to_an_end(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    skipped, *others = mailbox.live_ids()
+    mailbox.set_faults([skipping(mailbox, skipped, times=3)])
+    mailbox.schedule(removals(mailbox, others[4:14]))
+    first = run_gmail(warehouse, mailbox)
+    assert first.error is None
+    assert first.telemetry["has_more"]
+    second = run_gmail(warehouse, mailbox)
+    assert second.error is None
+    assert not second.telemetry["has_more"]
+    assert mailbox.stats()["requests"]["messages.list"] == 6
+    assert_mirrors(warehouse, mailbox)
+    assert "is_shifting" not in (position(warehouse) or {})
+
+
+def test_a_resync_leaves_labels_alone_that_the_mailbox_does_not_list(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    mailbox.change(labels={"ids": mailbox.live_ids()[:5], "add": ["Label_3"]})
+    shown = [{"id": name} for name in LABEL_NAMES if name != "Label_3"]
+    fault(mailbox, "labels.list", times=None, mutate={"set": {"labels": shown}})
+    run_gmail(warehouse, mailbox)
+    mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
+    arrived = set(mailbox.live_ids()) - set(live(warehouse))
+    mailbox.reset_stats()
+    run = run_gmail(warehouse, mailbox)
+    assert run.telemetry["mode"] == "resync"
+    assert fetched(mailbox) == len(arrived)
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_resync_in_bounded_runs_notices_a_label_that_is_gone(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    ids = mailbox.live_ids()[:5]
+    mailbox.change(labels={"ids": ids, "add": ["Label_3"]})
+    run_gmail(warehouse, mailbox)
+    mailbox.change(label_delete="Label_3")
+    mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
+    run = run_gmail(warehouse, mailbox, IngestOptions(max_objects=2))
+    while run.telemetry["has_more"]:
+        run = run_gmail(warehouse, mailbox, IngestOptions(max_objects=2))
+    assert_mirrors(warehouse, mailbox)
+    labels = Stored(warehouse, "gmail", "acct1").held("label")
+    assert labels == LABEL_NAMES.keys() - {"Label_3"}
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("messages.list", {"messages": None}),
+        ("labels.list", {"labels": [{"name": "no id"}]}),
+        ("history.list", {"history": None}),
+    ],
+)
+def test_an_answer_without_what_a_resync_needs_fails_it_in_one_line(
+    warehouse: Warehouse, mailbox: Sandbox, method: str, answer: dict[str, Any]
+) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
+    rule = {"match": {"method": method}, "times": None, "action": {"json": answer}}
+    mailbox.set_faults([rule])
+    run = run_gmail(warehouse, mailbox)
+    assert isinstance(run.error, TransientSourceError)
+    assert f"{method} answered something else" in str(run.error)
+
+
+def test_runs_get_on_whose_time_is_over_after_the_listing(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    for number in range(1, 4):
+        mailbox.change(deliver=1)
+        run = run_gmail(warehouse, mailbox, IngestOptions(max_duration=0.0))
+        assert run.error is None
+        assert run.telemetry["has_more"]
+        assert len(live(warehouse)) == number

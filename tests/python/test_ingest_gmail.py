@@ -204,7 +204,7 @@ def test_a_run_whose_time_is_over_ends_cleanly(warehouse: Warehouse, sandbox: Sa
     run = run_gmail(warehouse, sandbox, IngestOptions(max_duration=0.0))
     assert run.error is None
     assert run.telemetry["has_more"] is True
-    assert fetched(sandbox) == 0
+    assert fetched(sandbox) == 1
     assert_ended(run, warehouse, ENDED_WELL)
 
 

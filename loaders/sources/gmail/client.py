@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import Cancelled, SourceError, TransientSourceError
 from loaders.items import FetchRequest
 from loaders.json_elements import json_elements
 from loaders.pacing import TokenBucket
@@ -65,8 +65,8 @@ class GmailClient:
 
     Every method waits for the quota it costs. A refused or failed call is repeated with
     jittered exponential back-off, honouring Retry-After. All of them raise NotFound for 404,
-    TransientSourceError when retries are used up, SourceError for what no retry mends
-    (RequestRefused where it may be the object that is refused).
+    TransientSourceError when retries are used up, Cancelled when the run is, SourceError for
+    what no retry mends (RequestRefused where it may be the object that is refused).
     """
 
     def __init__(self, connection_name: str, credentials: Any, config: GmailConfig) -> None:
@@ -101,6 +101,14 @@ class GmailClient:
         body = self._call(request, "labels.list", self._users().labels().list)
         return list(_elements(body, "labels", "labels.list"))
 
+    def label_ids(self, request: FetchRequest) -> list[str]:
+        """users.labels.list: the id of every label."""
+        ids = [value.get("id") for _, value in self.labels(request)]
+        known = [label_id for label_id in ids if isinstance(label_id, str)]
+        if len(known) < len(ids):
+            raise _unexpected("labels.list")
+        return known
+
     def message_refs(
         self, request: FetchRequest, query: str | None = None, label: str | None = None
     ) -> Iterator[list[dict[str, str]]]:
@@ -114,15 +122,20 @@ class GmailClient:
             includeSpamTrash=self.config.include_spam_trash,
         ):
             refs = page.get("messages", [])
-            if not all(isinstance(ref, dict) and isinstance(ref.get("id"), str) for ref in refs):
+            if not isinstance(refs, list) or not all(
+                isinstance(ref, dict) and isinstance(ref.get("id"), str) for ref in refs
+            ):
                 raise _unexpected("messages.list")
             yield refs
 
     def history(self, request: FetchRequest, start: str) -> Iterator[dict[str, Any]]:
         """users.history.list after `start`, page by page, as sent. NotFound when expired."""
-        return self._pages(
+        for page in self._pages(
             request, "history.list", self._users().history().list, startHistoryId=start
-        )
+        ):
+            if not isinstance(page.get("history", []), list):
+                raise _unexpected("history.list")
+            yield page
 
     def message(self, request: FetchRequest, message_id: str) -> bytes:
         """users.messages.get in the configured format: the body as it came."""
@@ -198,7 +211,7 @@ class GmailClient:
         call = build(userId=self.config.user_id, prettyPrint=False, **arguments)
         units = self._costs[method]
         for attempt in range(1, self.config.max_attempts + 1):
-            self._wait(request, self._bucket.reserve(units))
+            self._wait_for_quota(request, units)
             request.usage.add(calls=1, units=units)
             try:
                 body: bytes = call.execute(http=self._http())
@@ -209,10 +222,15 @@ class GmailClient:
             self._wait(request, wait)
         raise AssertionError("unreachable: the last attempt raises")
 
+    def _wait_for_quota(self, request: FetchRequest, units: int) -> None:
+        self._wait(request, self._bucket.reserve(units))
+        while (seconds := self._bucket.closed_for()) > 0:
+            self._wait(request, seconds)
+
     @staticmethod
     def _wait(request: FetchRequest, seconds: float) -> None:
-        if seconds > 0 and request.cancelled.wait(seconds):
-            raise TransientSourceError("gmail: the run was cancelled")
+        if request.cancelled.wait(seconds) if seconds > 0 else request.cancelled.is_set():
+            raise Cancelled
 
     def _wait_before_retry(self, error: Exception, method: str, attempt: int) -> float:
         """Seconds to wait; raises the classified error when a retry cannot help."""

@@ -6,25 +6,29 @@ import collections
 import concurrent.futures
 import dataclasses
 import datetime as dt
+import itertools
 import json
+import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import Cancelled, SourceError, TransientSourceError
 from loaders.items import FetchRequest, Gone, Item, Listed, Observed, Unfetched
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.history import HIDDEN_LABELS
 
 MESSAGE, ATTACHMENT, LABEL = "message", "attachment", "label"
-MAX_UNFETCHED = 20
-"""Messages that may fail before the run does: then it is not the messages."""
+MAX_WAITING_BYTES = 64 * 1024**2
+"""Of answers that wait for those before them: with so many no further request is made."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLIS = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _WINDOW = 4
-"""Messages queued per worker: enough to keep all busy, few enough to bound memory."""
+"""Messages per worker that are requested or wait: enough to keep all busy behind a slow one."""
 _OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
 """Failures that may be those of the object asked for."""
+_CHOSEN_FROM, _CHOSEN = 1_000, 3
+"""Held messages to read when another one fails: more than one, as they may be failing too."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,12 +40,42 @@ class Batch:
     by_thread: bool = False
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a batch came to: the items of each of its messages."""
+
+    items: dict[str, list[Item]]
+
+    @property
+    def size(self) -> int:
+        """Bytes, or characters, of its payloads."""
+        items = itertools.chain.from_iterable(self.items.values())
+        return sum(len(item.text) for item in items if isinstance(item, Observed))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reading:
+    """A batch that is being read, and whether it is all of what was asked for."""
+
+    batch: Batch
+    is_whole: bool
+    answer: concurrent.futures.Future[_Answer]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of its answer once it is there."""
+        if not self.answer.done() or self.answer.exception():
+            return 0
+        return self.answer.result().size
+
+
 class Fetcher:
     """Reads messages for one run and counts what became of them.
 
-    `failed_before` says how often earlier runs failed on a message: what fails once more is
-    set aside, what fails for the first time is kept in `unfetched`. What is not there (any
-    more) is kept in `gone`.
+    `failures` says how often earlier runs failed on a message. What fails once more is set
+    aside, provided that another message can be read right after it: an outage is no message's
+    fault. Whatever else fails is kept in `unfetched`. When no other message can be read the API
+    `is_down`, and reading ends. What is not there (any more) is kept in `gone`.
     """
 
     def __init__(
@@ -49,20 +83,26 @@ class Fetcher:
         client: GmailClient,
         pool: concurrent.futures.Executor,
         request: FetchRequest,
-        failed_before: Mapping[str, int] | None = None,
+        failures: Mapping[str, int] | None = None,
     ) -> None:
-        self.unfetched: list[str] = []
+        self.unfetched: dict[str, str] = {}
+        """Reasons, by message id."""
         self.attempted: set[str] = set()
         self.fetched: set[str] = set()
+        self.failed: set[str] = set()
         self.gone: set[str] = set()
         self.is_bounded = False
+        self.is_down = False
         self._client = client
         self._pool = pool
         self._request = request
-        self._failed_before = failed_before or {}
+        self._failures = failures or {}
         self._left = request.max_objects
         self._hidden = frozenset() if client.config.include_spam_trash else HIDDEN_LABELS
         self._attachments: set[str] | None = None
+        self._last_fetched: str | None = None
+        self._held: list[str] | None = None
+        self._has_answered = False
 
     def batches(self, refs: Iterable[tuple[str, str]]) -> list[Batch]:
         """Group (message id, thread id) so that the messages cost as few units as they can.
@@ -96,44 +136,76 @@ class Fetcher:
         """Read the batches, `expected` messages, and yield what they hold, in their order.
 
         `after(n)` adds items once n batches are done. It ends early, and `is_bounded` says so,
-        when the run's time or number of objects is used up. Raises TransientSourceError when
-        too many messages fail.
+        when the run's time or number of objects is used up or the API is down.
         """
         if self._client.config.attachment_max_bytes and expected and self._attachments is None:
             self._attachments = self._request.stored.held(ATTACHMENT)
         yield Listed(expected)
         todo, settled, done = self._within_bounds(batches), 0, 0
-        pending: collections.deque[tuple[Batch, bool, concurrent.futures.Future[list[Item]]]]
-        pending = collections.deque()
-        queued, is_drained = 0, False
+        pending: collections.deque[_Reading] = collections.deque()
         try:
-            while True:
-                while not is_drained and queued < _WINDOW * self._client.config.workers:
-                    batch, is_whole = next(todo, (None, False))
-                    if batch is None:
-                        is_drained = True
-                        break
-                    pending.append((batch, is_whole, self._pool.submit(self._read, batch)))
-                    queued += len(batch.message_ids)
-                if not pending:
-                    break
-                batch, is_whole, future = pending.popleft()
-                yield from self._settle(future.result())
-                queued -= len(batch.message_ids)
-                settled += len(batch.message_ids)
-                if is_whole:
+            while not self.is_down and self._submit(todo, pending):
+                if not pending[0].answer.done():
+                    self._wait_for_any(pending)
+                    continue
+                reading = pending.popleft()
+                yield from self._settle(reading.answer.result())
+                settled += len(reading.batch.message_ids)
+                if reading.is_whole:
                     done += 1
                     yield from after(done)
         finally:
-            for _, _, future in pending:
-                future.cancel()
+            for reading in pending:
+                reading.answer.cancel()
         if settled < expected:
             yield Listed(settled - expected)
 
+    def require_an_answer(self) -> None:
+        """Raise TransientSourceError when messages failed and not one could be read."""
+        if self.unfetched and not self._has_read:
+            *_, reason = self.unfetched.values()
+            raise TransientSourceError(
+                f"gmail: {len(self.unfetched)} message(s) failed and none could be read, the last"
+                f" with: {reason}"
+            )
+
+    def _submit(
+        self, todo: Iterator[tuple[Batch, bool]], pending: collections.deque[_Reading]
+    ) -> bool:
+        """Ask for as much as there is room for; return whether there is an answer to wait for."""
+        while self._has_room(pending):
+            batch, is_whole = next(todo, (None, False))
+            if batch is None:
+                break
+            pending.append(_Reading(batch, is_whole, self._pool.submit(self._read, batch)))
+        return bool(pending)
+
+    def _has_room(self, pending: Collection[_Reading]) -> bool:
+        """Whether a worker is free, and memory for what it would read.
+
+        No request waits for a worker: its answer would come whatever has come meanwhile.
+        """
+        if self._left == 0 and pending:
+            return False  # what is read may fail, and not count
+        workers = self._client.config.workers
+        return (
+            sum(not reading.answer.done() for reading in pending) < workers
+            and sum(len(reading.batch.message_ids) for reading in pending) < _WINDOW * workers
+            and sum(reading.waiting_bytes for reading in pending) < MAX_WAITING_BYTES
+        )
+
+    def _wait_for_any(self, pending: Iterable[_Reading]) -> None:
+        answers = [reading.answer for reading in pending if not reading.answer.done()]
+        concurrent.futures.wait(answers, return_when=concurrent.futures.FIRST_COMPLETED)
+        if self._request.cancelled.is_set():
+            raise Cancelled
+
     def _within_bounds(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
         """Batches as long as the run may read, and whether each is all of it."""
-        for batch in batches:
-            if self._request.must_stop() or self._left == 0:
+        for number, batch in enumerate(batches):
+            # The first one always: with a listing that takes all the time no run would get on.
+            is_late = number > 0 and self._request.must_stop()
+            if self.is_bounded or is_late or self._left == 0:
                 self.is_bounded = True
                 return
             if self._left is None:
@@ -147,38 +219,81 @@ class Fetcher:
             self.is_bounded |= not is_whole
             yield dataclasses.replace(batch, message_ids=wanted), is_whole
 
-    def _settle(self, items: list[Item]) -> Iterator[Item]:
+    def _settle(self, answer: _Answer) -> Iterator[Item]:
+        for message_id, items in answer.items.items():
+            self.attempted.add(message_id)
+            failure = next((item for item in items if isinstance(item, Unfetched)), None)
+            if failure is not None and not self._is_at_fault(message_id):
+                yield from self._keep(message_id, failure.reason)
+            else:
+                yield from self._settle_message(message_id, items)
+
+    def _keep(self, message_id: str, reason: str) -> Iterator[Item]:
+        self.failed.add(message_id)
+        self.unfetched[message_id] = reason
+        if self._left is not None and not self._has_read:
+            self._left += 1  # or no run would get past so many that fail before any other
+        yield Listed(-1)
+
+    @property
+    def _has_read(self) -> bool:
+        """Whether the API has given a message to this run."""
+        return self._has_answered or bool(self.fetched)
+
+    def _settle_message(self, message_id: str, items: list[Item]) -> Iterator[Item]:
         for item in items:
             match item:
-                case Observed(object_type="attachment") | Unfetched(object_type="attachment"):
-                    yield Listed(1)
-                case Observed(external_id=str() as message_id):
-                    self.attempted.add(message_id)
-                    self.fetched.add(message_id)
-                case Gone(_, message_id):
-                    self.attempted.add(message_id)
+                case Gone():
                     self.gone.add(message_id)
                     continue
+                case Observed(object_type="attachment") | Unfetched(object_type="attachment"):
+                    yield Listed(1)
+                case Observed():
+                    self.fetched.add(message_id)
+                    self.unfetched.pop(message_id, None)
+                    self._last_fetched = message_id
                 case Unfetched():
-                    self.attempted.add(str(item.external_id))
-                    if item.attempts == 1:
-                        self._keep_unfetched(item)
-                        yield Listed(-1)
-                        continue
+                    self.failed.add(message_id)
             yield item
 
-    def _keep_unfetched(self, item: Unfetched) -> None:
-        self.unfetched.append(str(item.external_id))
-        if len(self.unfetched) > MAX_UNFETCHED:
-            raise TransientSourceError(
-                f"gmail: {len(self.unfetched)} messages failed, the last with:"
-                f" {item.reason}; run again later"
-            )
+    def _is_at_fault(self, message_id: str) -> bool:
+        """Whether a message that failed is the reason: it did before, and another one does not."""
+        return self._can_read_another(message_id) and message_id in self._failures
 
-    def _read(self, batch: Batch) -> list[Item]:
-        """In a worker thread: the items of a batch, one a message, attachments before it."""
+    def _can_read_another(self, message_id: str) -> bool:
+        """Read a message that could be read before; when none of them can be, the API is down."""
+        has_failed = False
+        for other_id in self._read_before(message_id):
+            try:
+                self._client.message(self._request, other_id)
+            except NotFound:
+                continue
+            except _OF_ONE_OBJECT:
+                has_failed = True
+            else:
+                self._has_answered = True
+                return True
+        if has_failed:
+            self.is_down = self.is_bounded = True
+        return False
+
+    def _read_before(self, message_id: str) -> list[str]:
+        """Another message: the one that this run read last, or else some held ones, by lot."""
+        if self.is_down:
+            return []
+        if self._last_fetched is not None and self._last_fetched != message_id:
+            return [self._last_fetched]
+        if self._held is None:
+            held = self._request.stored.held_ids(MESSAGE)
+            self._held = [key for key, _ in itertools.islice(held, _CHOSEN_FROM)]
+        others = [key for key in self._held if key != message_id and key not in self.failed]
+        return random.sample(others, min(_CHOSEN, len(others)))
+
+    def _read(self, batch: Batch) -> _Answer:
+        """In a worker thread: the items of a batch, attachments before their message."""
         if not batch.by_thread:
-            return self._read_message(batch.message_ids[0])
+            [message_id] = batch.message_ids
+            return _Answer({message_id: self._read_message(message_id)})
         observed_at = self._request.clock.now()
         try:
             found = {
@@ -187,13 +302,13 @@ class Fetcher:
             }
         except (NotFound, *_OF_ONE_OBJECT):
             found = {}  # one by one then: it may be one of them that is the reason
-        items: list[Item] = []
+        items: dict[str, list[Item]] = {}
         for message_id in batch.message_ids:
             if message_id in found:
-                items += self._message_items(message_id, *found[message_id], observed_at)
+                items[message_id] = self._message_items(message_id, *found[message_id], observed_at)
             else:
-                items += self._read_message(message_id)
-        return items
+                items[message_id] = self._read_message(message_id)
+        return _Answer(items)
 
     def _read_message(self, message_id: str) -> list[Item]:
         observed_at = self._request.clock.now()
@@ -202,8 +317,6 @@ class Fetcher:
         except NotFound:
             return [Gone(MESSAGE, message_id)]
         except _OF_ONE_OBJECT as error:
-            if self._request.cancelled.is_set():
-                raise
             return [self._failed(message_id, error)]
         needs_value = self._attachments is not None or any(
             label.encode() in body for label in self._hidden
@@ -223,16 +336,19 @@ class Fetcher:
         try:
             # Before the message: whoever holds a message holds its attachments.
             return [*self._read_attachments(message_id, value), message]
+        except NotFound:
+            return [Gone(MESSAGE, message_id)]
         except _OF_ONE_OBJECT as error:
-            if self._request.cancelled.is_set():
-                raise
             return [self._failed(message_id, error)]
 
     def _failed(self, message_id: str, error: SourceError) -> Unfetched:
-        attempts = self._failed_before.get(message_id, 0) + 1
-        return Unfetched(MESSAGE, message_id, str(error), attempts)
+        return Unfetched(MESSAGE, message_id, str(error), self._attempts(message_id))
+
+    def _attempts(self, message_id: str) -> int:
+        return self._failures.get(message_id, 0) + 1
 
     def _read_attachments(self, message_id: str, value: Mapping[str, Any]) -> Iterator[Item]:
+        """Raises NotFound when it is the message that is gone."""
         assert self._attachments is not None
         created_at = internal_date(value)
         for part_id, attachment_id, size in _attachment_parts(value.get("payload")):
@@ -242,16 +358,21 @@ class Fetcher:
                 continue
             observed_at = self._request.clock.now()
             try:
-                body = self._client.attachment(self._request, message_id, attachment_id)
-            except NotFound:
-                continue  # gone with its message
+                body = self._read_attachment(message_id, attachment_id)
             except _OF_ONE_OBJECT as error:
-                attempts = self._failed_before.get(message_id, 0) + 1
-                if attempts == 1 or self._request.cancelled.is_set():
+                attempts = self._attempts(message_id)
+                if attempts == 1:
                     raise
                 yield Unfetched(ATTACHMENT, external_id, str(error), attempts)
             else:
                 yield Observed(ATTACHMENT, body, observed_at, external_id, created_at)
+
+    def _read_attachment(self, message_id: str, attachment_id: str) -> bytes:
+        try:
+            return self._client.attachment(self._request, message_id, attachment_id)
+        except NotFound as error:
+            self._client.message(self._request, message_id)
+            raise RequestRefused(str(error)) from error
 
 
 def internal_date(payload: Mapping[str, Any]) -> dt.datetime | None:

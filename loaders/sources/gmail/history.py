@@ -44,6 +44,8 @@ class Changes:
     messages: dict[str, Change]
     label_ids: set[str]
     """Labels that were put on messages."""
+    has_removals: bool = False
+    """Whether listed messages were deleted, or moved to where they are not listed."""
 
     def of_kind(self, kind: str) -> dict[str, Change]:
         """The changes of one kind, by message id, in the order of their last records."""
@@ -66,13 +68,15 @@ def read_changes(pages: Iterable[Mapping[str, Any]], position: Position) -> Chan
         history_id = history_id or str(page.get("historyId", position.history_id))
         for record in page.get("history", []):
             reader.read(record)
-    return Changes(history_id or position.history_id, reader.changes, reader.label_ids)
+    reached = history_id or position.history_id
+    return Changes(reached, reader.changes, reader.label_ids, reader.has_removals)
 
 
 class _Reader:
     def __init__(self, position: Position) -> None:
         self.changes: dict[str, Change] = {}
         self.label_ids: set[str] = set()
+        self.has_removals = False
         self._covered = int(position.history_id)
         self._hidden = frozenset() if position.include_spam_trash else HIDDEN_LABELS
 
@@ -80,6 +84,7 @@ class _Reader:
         try:
             record_id = str(record["id"])
             is_covered = int(record_id) <= self._covered
+            self.has_removals |= not is_covered and self._removes(record)
             for message, kind in self._kinds(record):
                 if is_covered and kind != RELABELLED:
                     # An earlier run read it after this: its labels are known up to there.
@@ -121,6 +126,14 @@ class _Reader:
         if member == "labelsRemoved" and changed & self._hidden:
             return ADDED
         return kind
+
+    def _removes(self, record: Mapping[str, Any]) -> bool:
+        deleted = [entry["message"] for entry in record.get("messagesDeleted", [])]
+        was_listed = any(self._hidden.isdisjoint(each.get("labelIds", [])) for each in deleted)
+        moved = record.get("labelsAdded", [])
+        return was_listed or any(
+            not self._hidden.isdisjoint(entry.get("labelIds", [])) for entry in moved
+        )
 
     def _note(self, message: Mapping[str, Any], kind: str, record_id: str, is_new: bool) -> None:
         message_id, thread_id = str(message["id"]), str(message["threadId"])

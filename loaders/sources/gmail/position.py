@@ -28,6 +28,8 @@ class Position:
     """A full resync reads again what was last seen before."""
     unfetched: tuple[str, ...] = ()
     """Messages that the last run failed on."""
+    is_shifting: bool = False
+    """Whether the last run's listings of the snapshot all had removals in between."""
 
     @classmethod
     def read(cls, cursor: Mapping[str, Any] | None) -> Position | None:
@@ -49,7 +51,8 @@ class Position:
         return {
             name: value
             for name, value in values.items()
-            if value not in (None, []) or name in ("history_id", "mailbox")
+            if value not in (None, [], False)
+            or name in ("history_id", "mailbox", "include_spam_trash")
         }
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ _SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
     "listed": [("place", pa.int64()), ("id", pa.string()), ("thread_id", pa.string())],
     "held": [("id", pa.string()), ("is_fresh", pa.bool_())],
     "dead": [("id", pa.string())],
+    "left_out": [("id", pa.string())],
     "labels_then": [("place", pa.int64()), ("id", pa.string()), ("labels", pa.list_(pa.int32()))],
     "labels_now": [("id", pa.string()), ("label", pa.int32())],
     "relabelled": [("id", pa.string())],
@@ -88,6 +89,10 @@ class Snapshot:
         """Add ids that lie among the dead letters: not to be read."""
         self._add("dead", ((message_id,) for message_id in ids))
 
+    def leave_out(self, ids: Iterable[str]) -> None:
+        """Add ids that are no matter of this snapshot, listed or not."""
+        self._add("left_out", ((message_id,) for message_id in ids))
+
     def list_mailbox(self, query: str | None = None) -> None:
         """Add all ids that the mailbox lists; a second listing adds what the first skipped."""
         refs = itertools.chain.from_iterable(self._client.message_refs(self._request, query))
@@ -100,12 +105,15 @@ class Snapshot:
         """Held ids that are not listed."""
         return self._ids("select distinct id from held anti join listed using (id) order by id")
 
-    def find_relabelled(self, label_ids: Sequence[str]) -> None:
+    def find_relabelled(self, label_ids: Sequence[str], former: Iterable[str]) -> None:
         """Add to the wanted ones held messages whose labels are not those they have now.
 
-        One listing for each label.
+        One listing for each label. `former` labels the mailbox may not have any more. Any other
+        label of a message is left alone: nothing can be listed by it, so it would always differ.
         """
         numbers = {label_id: number for number, label_id in enumerate(label_ids)}
+        for label_id in former:
+            numbers.setdefault(label_id, len(numbers))
         self._add(
             "labels_then",
             (
@@ -169,7 +177,7 @@ _CHOOSE = """
 create or replace table chosen as
 with messages as (
     select id, any_value(thread_id) as thread_id, min(place) as place
-    from listed group by id
+    from listed anti join left_out using (id) group by id
 ),
 
 judged as (
@@ -209,6 +217,6 @@ from chosen
 """
 
 
-def _numbered(labels: Any, numbers: dict[str, int]) -> list[int]:
-    """Labels as sorted numbers; one that the mailbox does not have any more gets a new one."""
-    return sorted({numbers.setdefault(str(label), len(numbers)) for label in labels or ()})
+def _numbered(labels: Any, numbers: Mapping[str, int]) -> list[int]:
+    """Labels as sorted numbers, those without one left out."""
+    return sorted({numbers[str(label)] for label in labels or () if str(label) in numbers})

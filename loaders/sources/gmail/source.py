@@ -76,8 +76,10 @@ class GmailSource:
         yield from fetcher.run([Batch(key, (key,)) for key in failures], len(failures))
         for message_id in sorted(fetcher.gone):
             yield Gone(MESSAGE, message_id)
+        fetcher.require_an_answer()
+        settled = fetcher.attempted - fetcher.unfetched.keys()
         request.settled += [
-            letter.dead_letter_id for letter in letters if _message_of(letter) in fetcher.attempted
+            letter.dead_letter_id for letter in letters if _message_of(letter) in settled
         ]
         request.has_more = fetcher.is_bounded
 
@@ -94,6 +96,7 @@ class GmailSource:
             yield from fetcher.run(snapshot.batches(), counts.wanted)
         for message_id in sorted(fetcher.gone):
             yield Gone(MESSAGE, message_id)
+        fetcher.require_an_answer()
         request.unfetched = len(fetcher.unfetched)
         request.has_more = fetcher.is_bounded
 

@@ -27,7 +27,8 @@ from loaders.sources.gmail.snapshot import Counts, Snapshot
 
 MESSAGES, LABELS = "messages", "labels"
 """Streams: where the history stands; when labels and profile were read last."""
-
+MAX_LISTINGS = 3
+"""Of a snapshot in one run."""
 
 _LABEL_STEP = 50
 """Batches of label changes after which the position moves along."""
@@ -45,8 +46,9 @@ class MailboxSync:
         self._request = request
         self._cursor = request.stored.cursor(MESSAGES)
         self._before = Position.read(self._cursor)
-        failed_before = self._before.unfetched if self._before else ()
-        self._fetcher = Fetcher(client, pool, request, dict.fromkeys(failed_before, 1))
+        failed = self._before.unfetched if self._before else ()
+        self._fetcher = Fetcher(client, pool, request, dict.fromkeys(failed, 1))
+        self._removed: set[str] = set()
         self._profile: dict[str, Any] | None = None
 
     def items(self) -> Iterator[Item]:
@@ -64,9 +66,11 @@ class MailboxSync:
             position = yield from self._apply(changes, position)
         if position.snapshot is not None and not self._fetcher.is_bounded:
             position = yield from self._read_snapshot(position)
+        self._fetcher.require_an_answer()
         self._request.unfetched = len(self._fetcher.unfetched)
-        self._request.has_more = self._fetcher.is_bounded or self._request.deferred > 0
-        if self._labels_are_due(changes, position):
+        is_unfinished = position.snapshot is not None or self._request.deferred > 0
+        self._request.has_more = self._fetcher.is_bounded or is_unfinished
+        if self._labels_are_due(changes) and not self._fetcher.is_down:
             yield from self._read_labels(position)
 
     def _position_to_go_on_from(self) -> Position | None:
@@ -95,15 +99,19 @@ class MailboxSync:
 
     def _move(self, position: Position) -> Iterator[Item]:
         """The cursor of a position, when it differs from the last one."""
-        fetcher = self._fetcher
-        waiting = [] if self._before is None else self._before.unfetched
-        unfetched = [*(key for key in waiting if key not in fetcher.attempted), *fetcher.unfetched]
-        position = dataclasses.replace(position, unfetched=tuple(unfetched))
+        unfetched = (*self._waiting(), *self._fetcher.unfetched)
+        position = dataclasses.replace(position, unfetched=unfetched)
         if position.label_history_id == position.history_id:
             position = dataclasses.replace(position, label_history_id=None)
         if position.cursor() != self._cursor:
             self._cursor = position.cursor()
             yield Cursor(MESSAGES, self._cursor, self._request.clock.now())
+
+    def _waiting(self) -> list[str]:
+        """What earlier runs failed on, and this one has not come to yet."""
+        failed = () if self._before is None else self._before.unfetched
+        attempted, removed = self._fetcher.attempted, self._removed
+        return [key for key in failed if key not in attempted and key not in removed]
 
     # ---- history
 
@@ -137,6 +145,7 @@ class MailboxSync:
                 for key, change in added.items()
                 if key in held and (position.snapshot == RESYNC or not change.is_arrival)
             }
+        self._removed.update(removed)
         yield from self._bury(self._held(removed), observed_at)
         position = yield from self._read_added(changes, added, position)
         if not self._fetcher.is_bounded:
@@ -154,8 +163,7 @@ class MailboxSync:
         self, changes: Changes, added: dict[str, Change], position: Position
     ) -> Generator[Item, None, Position]:
         """Read what arrived, the position moving along: a killed run repeats a chunk at most."""
-        waiting = [key for key in position.unfetched if key not in self._fetcher.attempted]
-        refs = [(key, key) for key in waiting if key not in changes.messages]
+        refs = [(key, key) for key in self._waiting() if key not in changes.messages]
         refs += [(key, change.thread_id) for key, change in added.items()]
         batches = self._fetcher.batches(refs)
         steps = _steps(batches, added)
@@ -241,20 +249,12 @@ class MailboxSync:
     def _read_snapshot(self, position: Position) -> Generator[Item, None, Position]:
         """Read what the mailbox has and we do not hold; then the history since it was pinned."""
         observed_at = self._request.clock.now()
-        stored, since = self._request.stored, position.seen_since
         with Snapshot(self._client, self._request) as snapshot:
-            snapshot.hold(stored.held_ids(MESSAGE, since))
-            snapshot.hold((message_id, True) for message_id in self._fetcher.fetched)
-            if since is None:
-                snapshot.set_aside(stored.dead(MESSAGE))
-            snapshot.list_mailbox()
-            if snapshot.missing():
-                # A page may skip a message while others are deleted, and a wrong tombstone
-                # would stay: history says nothing of a message to which nothing happened.
-                snapshot.list_mailbox()
-            if position.snapshot == RESYNC and since is None:
-                labels = [str(value["id"]) for _, value in self._client.labels(self._request)]
-                snapshot.find_relabelled(labels)
+            self._add_known(snapshot, position)
+            is_shifting = not self._list_mailbox(snapshot, position)
+            if position.snapshot == RESYNC and position.seen_since is None:
+                former = self._request.stored.held(LABEL)
+                snapshot.find_relabelled(self._client.label_ids(self._request), former)
             counts = snapshot.choose()
             self._announce(counts)
             yield Listed(counts.listed - counts.wanted, counts.already_held, counts.already_dead)
@@ -264,11 +264,51 @@ class MailboxSync:
         if self._fetcher.is_bounded:
             yield from self._move(position)
             return position
+        if is_shifting and not position.is_shifting:
+            # The next run lists again, and ends it: something may be removed all the time.
+            position = dataclasses.replace(position, is_shifting=True)
+            yield from self._move(position)
+            return position
+        finished = dataclasses.replace(position, snapshot=None, seen_since=None, is_shifting=False)
+        return (yield from self._apply(self._history_during_run(position), finished))
+
+    def _add_known(self, snapshot: Snapshot, position: Position) -> None:
+        """Tell a snapshot what need not be read, or was read in this run."""
+        stored, since, fetcher = self._request.stored, position.seen_since, self._fetcher
+        snapshot.hold(stored.held_ids(MESSAGE, since))
+        snapshot.hold((message_id, True) for message_id in fetcher.fetched)
+        snapshot.leave_out(fetcher.failed - fetcher.fetched)
+        if since is None:
+            snapshot.set_aside(stored.dead(MESSAGE))
+        else:  # older ones are tried again, each once
+            snapshot.set_aside(
+                letter.external_id
+                for letter in stored.dead_letters()
+                if letter.object_type == MESSAGE and letter.external_id is not None
+                if letter.created_at >= since
+            )
+
+    def _list_mailbox(self, snapshot: Snapshot, position: Position) -> bool:
+        """List until nothing was removed meanwhile; return whether that was so in the end.
+
+        A page skips a message when one before it is removed at that moment, and history says
+        nothing of a message to which nothing happened: it would not be read, and a held one
+        would be buried for ever. So what is held and not listed is looked for twice.
+        """
+        position = dataclasses.replace(position, label_history_id=None)
+        for number in range(1, MAX_LISTINGS + 1):
+            snapshot.list_mailbox()
+            changes = self._history_during_run(position)
+            if not changes.has_removals and (number > 1 or not snapshot.missing()):
+                return True
+            position = dataclasses.replace(position, history_id=changes.history_id)
+        return False
+
+    def _history_during_run(self, position: Position) -> Changes:
         changes = self._read_history(position)
         if changes is None:
             raise TransientSourceError("gmail: the history expired during the run; run again")
-        finished = dataclasses.replace(position, snapshot=None, seen_since=None)
-        return (yield from self._apply(changes, finished))
+        return changes
 
     def _announce(self, counts: Counts) -> None:
         duration = dt.timedelta(seconds=round(60 * counts.units / self._config.units_limit))
@@ -279,9 +319,9 @@ class MailboxSync:
 
     # ---- labels and profile
 
-    def _labels_are_due(self, changes: Changes | None, position: Position) -> bool:
+    def _labels_are_due(self, changes: Changes | None) -> bool:
         cursor = self._request.stored.cursor(LABELS)
-        if cursor is None or changes is None or position.snapshot is not None:
+        if cursor is None or changes is None or self._request.mode != _MODES[None]:
             return True
         age = self._request.clock.now() - dt.datetime.fromisoformat(cursor["read_at"])
         if age >= dt.timedelta(hours=self._config.labels_interval_hours):
@@ -300,8 +340,9 @@ class MailboxSync:
         labels = self._client.labels(self._request)
         ids = {value.get("id") for _, value in labels}
         # A mailbox has labels of its own: an answer without them is no reason to bury any.
-        is_whole = bool(ids) and None not in ids
-        gone = self._request.stored.held(LABEL) - ids if is_whole else set()
+        # The snapshot's next run looks for messages that are stored with a former label.
+        may_bury = bool(ids) and None not in ids and position.snapshot is None
+        gone = self._request.stored.held(LABEL) - ids if may_bury else set()
         yield Listed(len(labels) + len(gone))
         for text, value in labels:
             yield Observed(LABEL, text, read_at, value.get("id"))

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import requests
 
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import Cancelled, SourceError, TransientSourceError
 from loaders.items import FetchRequest
 from loaders.json_elements import dedented, indented_elements, json_elements
 from loaders.pacing import TokenBucket
@@ -65,7 +65,7 @@ class StripeClient:
     Every call waits for the rate limit, of the account and of its endpoint. What is refused for
     its rate, or failed on Stripe's side or the way there, is repeated with jittered exponential
     back-off, honouring Retry-After. All methods raise NotFound, PermissionDenied, RequestRefused,
-    SourceError (the key is not accepted), TransientSourceError (retries are used up).
+    Cancelled, SourceError (the key is not accepted), TransientSourceError (retries are used up).
     """
 
     def __init__(self, connection_name: str, config: StripeConfig) -> None:
@@ -103,7 +103,7 @@ class StripeClient:
             objects, has_more = _elements(answer.content, value["data"]), value["has_more"]
         except (ValueError, KeyError, TypeError) as error:
             raise _unexpected(endpoint) from error
-        if not isinstance(has_more, bool) or not all(map(_is_object, objects)):
+        if not isinstance(has_more, bool) or not all(map(is_object, objects)):
             raise _unexpected(endpoint)
         return Page(objects, has_more, _date(answer))
 
@@ -233,7 +233,7 @@ def _bucket(rate: float) -> TokenBucket:
 
 def _wait(request: FetchRequest, seconds: float) -> None:
     if request.cancelled.wait(seconds) if seconds > 0 else request.cancelled.is_set():
-        raise TransientSourceError("stripe: the run was cancelled")
+        raise Cancelled
 
 
 def _may_pass(answer: requests.Response) -> bool:
@@ -295,7 +295,8 @@ def _elements(body: bytes, values: Sequence[Any]) -> list[tuple[str | bytes, Any
     return list(zip(texts, values, strict=True))
 
 
-def _is_object(element: tuple[str | bytes, Any]) -> bool:
+def is_object(element: tuple[str | bytes, Any]) -> bool:
+    """Whether an element of a list is an object with an id."""
     value = element[1]
     return isinstance(value, dict) and isinstance(value.get("id"), str) and bool(value["id"])
 

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from loaders.errors import SourceError
-from loaders.items import FetchRequest
 from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, RequestRefused
 from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import Kind
@@ -35,24 +34,30 @@ class _Walk:
     kind: Kind
     part: Slice
     must_read_first: int = 1
-    pages: int = 0
-    newest: int | None = None
     limit: int = PAGE_SIZE
+    pages: int = 0
+    newest: int = 0
+    oldest: int = 0
+    """Creation, in Unix seconds, of the newest and oldest object met so far."""
+
+    def meet(self, page: PageRead) -> None:
+        """Take note of how dense the objects lie."""
+        if page.newest is not None and page.oldest is not None:
+            self.newest = max(self.newest, page.newest)
+            self.oldest = min(self.oldest, page.oldest) if self.pages else page.oldest
+            self.pages += 1
 
     @property
     def seconds_a_page(self) -> float:
-        """Of `created` that one page covers, by what was read so far."""
-        assert self.part.before is not None
-        assert self.newest is not None
-        return max(1.0, (self.newest - self.part.before) / self.pages)
+        """Of creation time that one page covers, by what was met so far."""
+        return max(1.0, (self.newest - self.oldest) / self.pages)
 
     @property
     def pages_left(self) -> float:
-        """By the density of what was read so far; nobody knows where the first object is."""
+        """By the density of what was met so far; nobody knows where the first object is."""
         if self.part.since == 0:
             return math.inf
-        assert self.part.before is not None
-        return (self.part.before - self.part.since) / self.seconds_a_page
+        return (self.oldest - self.part.since) / self.seconds_a_page
 
 
 class Listing:
@@ -62,7 +67,6 @@ class Listing:
         self,
         reader: Reader,
         pool: concurrent.futures.Executor,
-        request: FetchRequest,
         workers: int,
         bounds: Bounds,
     ) -> None:
@@ -70,7 +74,6 @@ class Listing:
         self._bounds = bounds
         self._reader = reader
         self._pool = pool
-        self._request = request
         self._workers = workers
         self._waiting: list[_Walk] = []
         self._running: dict[concurrent.futures.Future[PageRead], _Walk] = {}
@@ -132,18 +135,16 @@ class Listing:
         self._bounds.give_back(walk.limit - len(page.reads))
         if page.rest is not None:
             walk.part = page.rest
-            walk.pages += 1
-            walk.newest = page.newest if walk.newest is None else walk.newest
+            walk.meet(page)
             # First in the queue: what was begun is finished before other slices begin.
             self._waiting.insert(0, walk)
             self._split(walk)
         return page.reads
 
     def _note_failure(self, walk: _Walk, error: SourceError) -> None:
-        if self._request.cancelled.is_set():
-            raise error
         is_deleted = isinstance(error, RequestRefused) and error.parameter == "starting_after"
         if is_deleted and walk.part.after is not None:
+            # The object to go on after is no more: the slice is listed from its beginning.
             walk.part = dataclasses.replace(walk.part, after=None)
             return
         self.failures[walk.kind.name] = error
@@ -154,9 +155,8 @@ class Listing:
             return
         if walk.pages < walk.must_read_first or walk.pages_left < _WORTH_SPLITTING:
             return
-        assert walk.part.before is not None
         kept = _PIECE if walk.part.since == 0 else walk.pages_left / 2
-        middle = walk.part.before - math.ceil(kept * walk.seconds_a_page)
+        middle = walk.oldest - math.ceil(kept * walk.seconds_a_page)
         if middle > walk.part.since:
             older = dataclasses.replace(walk.part, before=middle, after=None)
             self._waiting.append(_Walk(walk.kind, older))

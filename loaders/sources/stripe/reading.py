@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,13 @@ from typing import Any
 from loaders.errors import SourceError, TransientSourceError
 from loaders.items import FetchRequest, Observed
 from loaders.json_elements import dedented, json_elements, json_member
-from loaders.sources.stripe.client import PAGE_SIZE, NotFound, RequestRefused, StripeClient
+from loaders.sources.stripe.client import (
+    PAGE_SIZE,
+    NotFound,
+    RequestRefused,
+    StripeClient,
+    is_object,
+)
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind
 from loaders.sources.stripe.position import Slice
 
@@ -40,8 +45,8 @@ class PageRead:
     reads: Sequence[Read]
     rest: Slice | None
     newest: int | None = None
-    """Creation, in Unix seconds, of its first object."""
     oldest: int | None = None
+    """Creation, in Unix seconds, of the newest and oldest of its objects."""
 
 
 class Reader:
@@ -58,10 +63,14 @@ class Reader:
         page = self._client.page(self._request, kind.path, _filter(kind, part), limit=limit)
         reads = [self._read(kind, text, value, observed_at) for text, value in page.objects]
         created = [created_seconds(value) for _, value in page.objects]
+        known = [seconds for seconds in created if seconds is not None]
         rest = None
         if page.has_more:
-            rest = _rest(kind, part, [read.object_id for read in reads], created)
-        known = [seconds for seconds in created if seconds is not None]
+            if not reads or any(read.object_id == part.after for read in reads):
+                raise TransientSourceError(
+                    f"stripe: the list of {kind.path} does not advance; run again later"
+                )
+            rest = dataclasses.replace(part, after=reads[-1].object_id)
         return PageRead(reads, rest, max(known, default=None), min(known, default=None))
 
     def one(self, kind: Kind, object_id: str) -> Read:
@@ -72,8 +81,6 @@ class Reader:
         except NotFound:
             return Read(object_id, observed_at, is_gone=True)
         except OF_ONE_OBJECT as error:
-            if self._request.cancelled.is_set():
-                raise
             return Read(object_id, observed_at, error=error)
         if value.get("deleted") is True:  # all that is left of it
             return Read(object_id, observed_at, is_gone=True)
@@ -95,8 +102,6 @@ class Reader:
                 try:
                     observed += self._lines(text, value, observed_at, object_id)
                 except OF_ONE_OBJECT as error:
-                    if self._request.cancelled.is_set():
-                        raise
                     return Read(object_id, observed_at, error=error)
         return Read(object_id, observed_at, observed)
 
@@ -108,24 +113,35 @@ class Reader:
         invoice_id: str,
     ) -> list[Observed]:
         """All lines of an invoice: the first ones are in it, the others are asked for."""
-        lines: list[tuple[str | bytes, Any]] = []
-        with contextlib.suppress(ValueError):  # the landing gate says what is wrong with it
-            text = text if isinstance(text, str) else text.decode()
-            elements = json_elements(json_member(text, "lines") or "{}", "data")
-            lines += [(dedented(line), value) for line, value in elements]
-        has_more = isinstance(invoice.get("lines"), dict) and invoice["lines"].get("has_more")
-        while has_more is True:
+        lines, has_more = _embedded_lines(text, invoice)
+        while has_more:
             after = {"starting_after": lines[-1][1]["id"]} if lines else {}
             page = self._client.page(self._request, f"/v1/invoices/{invoice_id}/lines", after)
-            if not page.objects:
-                break
             lines += page.objects
-            has_more = page.has_more
+            has_more = page.has_more and bool(page.objects)
         created_at = created(invoice)
         return [
             Observed(INVOICE_LINE, line, observed_at, f"{invoice_id}:{value['id']}", created_at)
             for line, value in lines
         ]
+
+
+def _embedded_lines(
+    text: str | bytes, invoice: Mapping[str, Any]
+) -> tuple[list[tuple[str | bytes, Any]], bool]:
+    """(text, value) of the lines inside of an invoice, and whether there are more of them.
+
+    None, and more of them, when it does not hold lines as documented.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        elements = list(json_elements(json_member(text, "lines") or "", "data"))
+        has_more = invoice["lines"]["has_more"]
+    except (ValueError, KeyError, TypeError):
+        return [], True
+    if not isinstance(has_more, bool) or not all(map(is_object, elements)):
+        return [], True
+    return [(dedented(line), value) for line, value in elements], has_more
 
 
 def created(payload: Mapping[str, Any]) -> dt.datetime | None:
@@ -152,19 +168,6 @@ def _filter(kind: Kind, part: Slice) -> dict[str, Any]:
     if part.after is not None:
         parameters["starting_after"] = part.after
     return parameters
-
-
-def _rest(kind: Kind, part: Slice, ids: Sequence[str], created: Sequence[int | None]) -> Slice:
-    """What is left of a slice after a page of it. Raises TransientSourceError when that is no
-    less than before: such a listing has no end."""
-    oldest = created[-1] if created else None
-    if oldest is None or part.after in ids or (part.before and oldest >= part.before):
-        raise TransientSourceError(
-            f"stripe: the list of {kind.path} does not advance, or its objects have no creation"
-            " time; run again later"
-        )
-    # The bound follows: without `after`, which may be deleted, one second is listed again.
-    return dataclasses.replace(part, before=oldest + 1, after=ids[-1])
 
 
 def slices(kind: Kind, since: int = 0, before: int | None = None) -> tuple[Slice, ...]:

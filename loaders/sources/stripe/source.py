@@ -67,7 +67,7 @@ class StripeSource:
         """Objects created between two dates; where the sync stands is left alone."""
         config = self._client.config
         fetcher = Fetcher(self._client, self._pool, request, {})
-        listing = Listing(fetcher.reader, self._pool, request, config.workers, fetcher.bounds)
+        listing = Listing(fetcher.reader, self._pool, config.workers, fetcher.bounds)
         since = 0 if request.since is None else int(request.since.timestamp())
         before = None if request.until is None else int(request.until.timestamp())
         kinds = kinds_of(config.objects)
@@ -100,8 +100,6 @@ class StripeSource:
             try:
                 yield from fetcher.each(kind, ids, attempted)
             except (PermissionDenied, *OF_ONE_OBJECT) as error:
-                if request.cancelled.is_set():
-                    raise
                 request.failures[kind.name] = error
             for key in attempted:
                 request.settled += [letter.dead_letter_id for letter in wanted[kind.name, key]]

@@ -189,8 +189,6 @@ class AccountSync:
 
     def _fail(self, name: str, error: SourceError) -> None:
         """A kind (or the feed) cannot be read: the others go on."""
-        if self._request.cancelled.is_set():
-            raise error
         self._request.failures[name] = error
 
     def _finish(self) -> Iterator[Item]:
@@ -227,13 +225,8 @@ class AccountSync:
                 yield from self._end_listing(kind)
 
     def _new_listing(self) -> Listing:
-        return Listing(
-            self._fetcher.reader,
-            self._pool,
-            self._request,
-            self._config.workers,
-            self._fetcher.bounds,
-        )
+        fetcher = self._fetcher
+        return Listing(fetcher.reader, self._pool, self._config.workers, fetcher.bounds)
 
     def _end_listing(self, kind: Kind) -> Iterator[Item]:
         """All of a kind is listed; what an earlier listing had and this one lacks is looked at."""
