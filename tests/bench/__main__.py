@@ -7,17 +7,28 @@ import datetime as dt
 import json
 import os
 import platform
+from collections.abc import Callable
+from typing import Any
 
-from tests.bench import gmail_quota, landing, merge, merge_cost, naive, nothing_new
+from tests.bench import (
+    gmail_quota,
+    landing,
+    merge,
+    merge_cost,
+    naive,
+    nothing_new,
+    stripe_listing,
+)
 from tests.bench.harness import RESULTS
 
-BENCHES = {
+BENCHES: dict[str, Callable[..., Any]] = {
     "landing": landing.run,
     "merge": merge.run,
     "merge-cost": merge_cost.run,
     "nothing-new": nothing_new.run,
     "naive": naive.run,
     "gmail-quota": gmail_quota.run,
+    "stripe": stripe_listing.run,
 }
 
 
@@ -26,12 +37,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHES))
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repeats")
+    parser.add_argument("--charges", type=int, metavar="N", help="of stripe's account")
     options = parser.parse_args()
     unknown = set(options.names) - set(BENCHES)
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
     RESULTS.mkdir(exist_ok=True)
     for name in options.names or BENCHES:
+        more = {"charges": options.charges} if name == "stripe" else {}
         now = dt.datetime.now(dt.UTC)
         figures = {
             "benchmark": name,
@@ -39,7 +52,7 @@ def main() -> None:
             "quick": options.quick,
             "cores": os.cpu_count(),
             "python": platform.python_version(),
-            "figures": BENCHES[name](options.quick),
+            "figures": BENCHES[name](options.quick, **more),
         }
         path = RESULTS / f"{name}-{now:%Y%m%d%H%M%S}.json"
         path.write_text(json.dumps(figures, indent=2) + "\n")

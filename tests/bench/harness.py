@@ -42,6 +42,13 @@ class Workspace:
         """The DuckDB file."""
         return self.directory / "bench.duckdb"
 
+    def forget(self) -> None:
+        """Remove the database and what runs keep beside it; dbt's target stays."""
+        for path in self.directory.glob(f"{self.database.name}*"):
+            path.unlink()
+        for name in ("state", "pipelines"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+
     def environment(self, **variables: str) -> dict[str, str]:
         """Environment of a process in this workspace; bytecode is kept, as in production."""
         left_out = ("PYTHONDONTWRITEBYTECODE", "LANDFALL_", "SOURCES__", "DBT_", "DLT_")
@@ -73,26 +80,45 @@ class Workspace:
 
     def run(self, command: Sequence[str], **variables: str) -> Figures:
         """Run a Python command line as a process of its own: wall seconds, peak RSS, output."""
+        return self.pipe([[sys.executable, *command]], **variables)
+
+    def pipe(self, commands: Sequence[Sequence[str]], **variables: str) -> Figures:
+        """Run programs at the same time, each reading what the one before it prints.
+
+        Wall seconds; peak RSS, summed over them; what the last one printed and all complained of.
+        """
         output = self.directory / "output.txt"
-        with output.open("w") as file:
+        processes: list[subprocess.Popen[bytes]] = []
+        with output.open("wb") as file:
             began = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=self.project,
-                env=self.environment(**variables),
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-            _, status, usage = os.wait4(process.pid, 0)
+            for command in commands:
+                before = processes[-1].stdout if processes else None
+                process = subprocess.Popen(
+                    command,
+                    cwd=self.project,
+                    env=self.environment(**variables),
+                    stdin=before,
+                    stdout=file if command is commands[-1] else subprocess.PIPE,
+                    stderr=file,
+                )
+                if before is not None:
+                    before.close()  # or the first would not notice that the second has ended
+                processes.append(process)
+            peak_rss = 0
+            for process in processes:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+                peak_rss += usage.ru_maxrss
             seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)}: failed\n{output.read_text()}")
-        return {
-            "seconds": seconds,
-            "peak_rss_mb": usage.ru_maxrss / 1024,
-            "output": output.read_text(),
-        }
+        failed = [
+            f"{' '.join(command)}: failed ({process.returncode})\n"
+            for command, process in zip(commands, processes, strict=True)
+            if process.returncode
+        ]
+        text = output.read_text(errors="replace")
+        if failed:
+            raise RuntimeError("".join(failed) + text)
+        return {"seconds": seconds, "peak_rss_mb": peak_rss / 1024, "output": text}
 
 
 @contextlib.contextmanager

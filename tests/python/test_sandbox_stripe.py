@@ -331,6 +331,26 @@ def test_expansions_replace_ids_by_objects(sandbox: Sandbox) -> None:
     assert all(each["source"] is None or each["source"]["object"] for each in sources)
 
 
+def test_refunds_are_in_a_charge_when_they_are_asked_for(sandbox: Sandbox) -> None:
+    charges, refunds = (sandbox.stripe_objects(kind) for kind in ("charge", "refund"))
+    assert not any("refunds" in charge for charge in charges.values())
+    listed = fetch_all(sandbox, "charges?expand[]=data.refunds&expand[]=data.customer")
+    for charge in listed:
+        assert list(charge)[list(charge).index("refunds") - 1] == "refunded"
+        assert charge["refunds"] == {
+            "object": "list",
+            "data": [each for each in refunds.values() if each["charge"] == charge["id"]],
+            "has_more": False,
+            "url": f"/v1/charges/{charge['id']}/refunds",
+        }
+        assert charge["customer"] is None or charge["customer"]["object"] == "customer"
+    assert sum(len(charge["refunds"]["data"]) for charge in listed) == len(refunds)
+    charge_id = next(iter(refunds.values()))["charge"]
+    status, _, text = fetch(sandbox, f"charges/{charge_id}?expand[]=refunds")
+    assert (status, text) == (200, json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+    assert error(sandbox, "refunds?expand[]=data.refunds")[0] == 400
+
+
 @pytest.mark.parametrize(
     ("path", "code", "param"),
     [
@@ -424,6 +444,16 @@ def test_another_account_needs_a_connection(sandbox: Sandbox) -> None:
     assert connected.accounts.retrieve_current().id == "acct_sandbox_connected"
     status, answer = error(sandbox, "charges", Stripe_Account="acct_other")
     assert (status, answer["code"]) == (403, "account_invalid")
+
+
+def test_an_account_is_read_by_its_id_too(sandbox: Sandbox) -> None:
+    own = get(sandbox, "account")
+    assert get(sandbox, f"accounts/{own['id']}", Stripe_Account=own["id"]) == own
+    account_id = "acct_sandbox_connected"
+    assert get(sandbox, f"accounts/{account_id}")["id"] == account_id
+    status, answer = error(sandbox, "accounts/acct_other")
+    assert (status, answer["code"]) == (403, "account_invalid")
+    assert error(sandbox, "accounts/")[0] == 404
 
 
 def test_requests_over_the_limit_are_429_for_their_key(sandbox: Sandbox) -> None:

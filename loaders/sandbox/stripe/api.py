@@ -64,7 +64,8 @@ class StripeApi:
         if route is None:
             return Call("unrecognized", None, lambda: self._refuse(request))
         method, permission, handler = route
-        run = self._runner(request, method, permission, handler)
+        named = parts[1] if parts[0] == "accounts" else None
+        run = self._runner(request, method, permission, handler, named)
         return Call(method, parts[1] if len(parts) > 1 else None, run)
 
     def error(self, status: int, reason: str, message: str) -> Response:
@@ -77,13 +78,20 @@ class StripeApi:
         raise self._finished(errors.unrecognized(request.method, request.path))
 
     def _runner(
-        self, request: Request, method: str, permission: str, handler: Handler
+        self,
+        request: Request,
+        method: str,
+        permission: str,
+        handler: Handler,
+        named: str | None,
     ) -> Callable[[], Response]:
         def run() -> Response:
             try:
                 version = self._version(request)
                 key = _key(request)
-                account = self._account(request, key)
+                account = self._account(request.headers.get("stripe-account"), key)
+                if named is not None:
+                    account = self._account(named, key)
                 if not self.quota.take(method, key):
                     raise errors.rate_limited()
                 self._check_permission(key, permission, account)
@@ -115,8 +123,7 @@ class StripeApi:
             raise errors.bad_request(f"Invalid Stripe API version: {version}")
         return version
 
-    def _account(self, request: Request, key: str) -> Account:
-        account_id = request.headers.get("stripe-account")
+    def _account(self, account_id: str | None, key: str) -> Account:
         try:
             return self._books.account(account_id)
         except KeyError:
@@ -168,7 +175,7 @@ class StripeApi:
         return list_text(texts, has_more, f"/v1/invoices/{invoice_id}/lines")
 
     def get_account(self, account: Account, parameters: Parameters) -> bytes:
-        """Answer the read of the account itself. Source: "The Account object"."""
+        """Answer the read of an account. Source: "The Account object"."""
         parameters.check_names((), is_list=False)
         return pretty(
             {
@@ -224,7 +231,7 @@ def _key(request: Request) -> str:
 def _route(parts: list[str]) -> tuple[str, str, Handler] | None:
     """Return the method, the permission it needs and the handler for a path."""
     match parts:
-        case ["account"]:
+        case ["account"] | ["accounts", _] if parts[-1]:
             return "account.get", "account", StripeApi.get_account
         case ["invoices", invoice_id, "lines"]:
             return "invoices.lines", "invoice", _bound(StripeApi.list_lines, invoice_id)

@@ -1,9 +1,16 @@
-"""References replaced by the objects they refer to. Source: Stripe docs, "Expanding responses"."""
+"""References replaced by the objects they refer to, and lists put into the object they belong to.
+
+Source: Stripe docs, "Expanding responses".
+"""
+
+import math
 
 from loaders.sandbox.stripe import errors
 from loaders.sandbox.stripe.account import Account
 from loaders.sandbox.stripe.kinds import KINDS, Kind
 from loaders.sandbox.stripe.ledger import PREFIXES
+from loaders.sandbox.stripe.listing import list_text, page
+from loaders.sandbox.stripe.parameters import Parameters
 from loaders.sandbox.stripe.templates import indent, pretty
 
 _MAX_LEVELS = 4
@@ -26,6 +33,8 @@ def check_paths(kind: Kind | None, paths: list[str], *, is_list: bool) -> list[s
 
 
 def _is_known(kind: Kind, path: str) -> bool:
+    if path in kind.lists:
+        return True
     for name, expansion in kind.expansions.items():
         if path == name:
             return True
@@ -37,12 +46,30 @@ def _is_known(kind: Kind, path: str) -> bool:
 
 
 def expand(account: Account, kind: Kind, text: str, paths: list[str]) -> str:
-    """Return the text of an object with the objects at `paths` in place of their ids."""
+    """Return the text of an object with the objects at `paths` in place of their ids.
+
+    Lists at `paths` are put in, their first page.
+    """
     for name, expansion in kind.expansions.items():
         inner = [path[len(name) + 1 :] for path in paths if path.startswith(f"{name}.")]
         if name in paths or inner:
             text = _replace(account, text, name, expansion.levels, inner)
+    for name in kind.lists.keys() & paths:
+        text = _put_in(account, kind, text, name)
     return text
+
+
+def _put_in(account: Account, kind: Kind, text: str, name: str) -> str:
+    listed = KINDS[kind.lists[name].kind]
+    # An object's text begins with its id.
+    object_id = text.split('"', 4)[3]
+    everything = (-math.inf, -math.inf), (math.inf, math.inf)
+    found = page(account, listed, Parameters({kind.name: [object_id]}), everything)
+    texts = [account.text(listed.name, index) for index in found.indexes]
+    url = f"/v1/{kind.plural}/{object_id}/{name}"
+    shown = list_text(texts, found.has_more, url).decode()
+    before = f'\n  "{kind.lists[name].before}": '
+    return text.replace(before, f'\n  "{name}": {indent(shown, 1)},{before}', 1)
 
 
 def _replace(account: Account, text: str, name: str, levels: int, inner: list[str]) -> str:

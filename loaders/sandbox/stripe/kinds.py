@@ -40,6 +40,14 @@ class Expansion:
 
 
 @dataclass(frozen=True, slots=True)
+class ListOf:
+    """A list of the objects of a kind that refer to the object; it stands before a property."""
+
+    kind: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of objects; `name` is what its objects call themselves."""
 
@@ -49,6 +57,8 @@ class Kind:
     lookups: Mapping[str, Lookup] = field(default_factory=dict)
     scans: Mapping[str, Scan] = field(default_factory=dict)
     expansions: Mapping[str, Expansion] = field(default_factory=dict)
+    lists: Mapping[str, ListOf] = field(default_factory=dict)
+    """Lists that only expanding puts into an object."""
 
 
 def _none(ledger: Ledger, index: int) -> str:
@@ -130,6 +140,7 @@ KINDS: dict[str, Kind] = {
                 "balance_transaction": _TRANSACTION,
                 "payment_intent": _INTENT,
             },
+            lists={"refunds": ListOf("refund", before="review")},
         ),
         Kind("customer", "customers", people.customer),
         Kind(
