@@ -29,7 +29,8 @@ class Listed:
 class Observed:
     """One object as the API sent it. `external_id` is the id it was asked for by.
 
-    `created_at` is given where the payload does not say when the object came into being.
+    `created_at` is given where the payload does not say when the object came into being, `value`
+    where the source has parsed the text.
     """
 
     object_type: str
@@ -37,6 +38,7 @@ class Observed:
     observed_at: dt.datetime
     external_id: str | None = None
     created_at: dt.datetime | None = None
+    value: Any = dataclasses.field(default=None, repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Landing:
     def observe(self, item: Observed) -> None:
         """Queue one object; what fails the gate or has no key becomes a dead letter."""
         try:
-            text, payload, payload_hash = admit(item.text, self._volatile_keys)
+            text, payload, payload_hash = admit(item.text, self._volatile_keys, item.value)
             key = self._idem_key_of(item, payload)
             created_at = self._created_at_of(item, payload)
         except ValueError as error:  # PayloadError is one

@@ -20,23 +20,25 @@ MAX_BYTES = 64 * 1024 * 1024
 """Largest payload, in bytes of UTF-8 (a BigQuery row holds 100 MB)."""
 MAX_DEPTH = 254
 """Deepest nesting: as deep as orjson, which writes what is hashed, goes (BigQuery: 500)."""
+_PIECE, _LONG = 2_047, 64 * 1024
 TOMBSTONE_HASH = hashlib.sha256(b"null").hexdigest()
 """payload_hash of a deleted object: that of JSON null, which no payload can have."""
 
 
 def admit(
-    text: str | bytes, volatile_keys: Collection[str] = ()
+    text: str | bytes, volatile_keys: Collection[str] = (), value: Any = None
 ) -> tuple[str, dict[str, Any], str]:
     """Admit one JSON object: (its text, unchanged; the parsed object; its payload_hash).
 
     `volatile_keys` are members that change on every read: they are not in the parsed object
     nor in its hash. A name stands for members at any depth, `$.name` for the object's own.
+    `value` is what the source has parsed of the text, if it has; it is taken over and changed.
     Raises PayloadError for what is not one JSON
     object, repeats a member, holds a number that float64 or int64 would change, an
     unpaired surrogate, or exceeds the size or depth limit.
     """
     data = _encode(text)
-    value = _parse(data)
+    value = _parse(data, value)
     for key in volatile_keys:
         value.pop(key.removeprefix("$."), None)
     volatile = [key for key in volatile_keys if not key.startswith("$.") and key.encode() in data]
@@ -46,7 +48,18 @@ def admit(
         canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:
         raise PayloadError("holds an integer beyond 64 bits or an unpaired surrogate") from error
-    return data.decode(), value, hashlib.sha256(canonical).hexdigest()
+    return data.decode(), value, _sha256(canonical)
+
+
+def _sha256(data: bytes) -> str:
+    """Hashlib lets other threads run while it hashes 2,048 bytes or more, and to get back in line
+    takes longer than to hash them: smaller pieces keep the turn."""
+    if len(data) > _LONG:
+        return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for start in range(0, len(data), _PIECE):
+        digest.update(data[start : start + _PIECE])
+    return digest.hexdigest()
 
 
 def _encode(text: str | bytes) -> bytes:
@@ -59,7 +72,7 @@ def _encode(text: str | bytes) -> bytes:
     return data
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes, value: Any) -> dict[str, Any]:
     """Parse strictly; quickly where the text is exactly what orjson writes back.
 
     Written back the same, it can have neither a repeated member nor a number that
@@ -67,14 +80,14 @@ def _parse(data: bytes) -> dict[str, Any]:
     has nothing left to find.
     """
     try:
-        value = orjson.loads(data)
-        if isinstance(value, dict) and _is_written_as(data, value):
-            return value
+        parsed = orjson.loads(data) if value is None else value
+        if isinstance(parsed, dict) and _is_written_as(data, parsed):
+            return parsed
     except (orjson.JSONDecodeError, TypeError):
         pass  # the strict decoder says what is wrong
-    value = _parse_strictly(data)
-    _check_depth(value)
-    return value
+    parsed = _parse_strictly(data)
+    _check_depth(parsed)
+    return parsed
 
 
 def _is_written_as(data: bytes, value: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -11,4 +12,7 @@ if __name__ == "__main__":  # run as a script, Python puts loaders/ itself on th
 from loaders.cli import main
 
 if __name__ == "__main__":
+    # What dlt and dbt build up stays to the end: looking through it for garbage again and again
+    # takes a second or two of a run.
+    gc.set_threshold(100_000, 50, 1_000)
     sys.exit(main())

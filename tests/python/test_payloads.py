@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -224,10 +225,24 @@ def test_the_fast_path_admits_what_the_strict_one_does(value: Any, writer: str) 
     text = WRITERS[writer](value)
     fast = outcome(text)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(payloads, "_parse", payloads._parse_strictly)
+        patched.setattr(payloads, "_parse", lambda data, _: payloads._parse_strictly(data))
         strict = outcome(text)
     assert fast == strict
     assert repr(fast) == repr(strict)  # 1 and 1.0 and True are equal
+
+
+@given(documents, documents)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_a_value_that_is_not_the_text_s_changes_nothing(value: Any, other: Any) -> None:
+    text = json.dumps(value)
+    with contextlib.suppress(PayloadError):
+        assert admit(text, (), other) == admit(text)
+
+
+@pytest.mark.parametrize("size", [10, 2_030, 2_048, 5_000, 70_000])
+def test_the_hash_does_not_depend_on_the_pieces_it_is_taken_in(size: int) -> None:
+    text = json.dumps({"a": "x" * size}, separators=(",", ":"))
+    assert admit(text)[2] == hashlib.sha256(text.encode()).hexdigest()
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -236,7 +251,7 @@ def test_the_paths_agree_about_what_is_hardly_json(tail: str) -> None:
     text = '{"a":' + tail
     fast = outcome(text)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(payloads, "_parse", payloads._parse_strictly)
+        patched.setattr(payloads, "_parse", lambda data, _: payloads._parse_strictly(data))
         strict = outcome(text)
     assert repr(fast) == repr(strict)
 

@@ -95,7 +95,7 @@ class Reader:
         asked_for: str | None = None,
     ) -> Read:
         object_id = asked_for or str(value["id"])
-        observed = [Observed(kind.name, text, observed_at, object_id)]
+        observed = [Observed(kind.name, text, observed_at, object_id, value=value)]
         if kind.name == INVOICE:
             observed = observed if INVOICE in self._client.config.objects else []
             if self._with_lines:
@@ -121,7 +121,9 @@ class Reader:
             has_more = page.has_more and bool(page.objects)
         created_at = created(invoice)
         return [
-            Observed(INVOICE_LINE, line, observed_at, f"{invoice_id}:{value['id']}", created_at)
+            Observed(
+                INVOICE_LINE, line, observed_at, f"{invoice_id}:{value['id']}", created_at, value
+            )
             for line, value in lines
         ]
 
