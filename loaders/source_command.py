@@ -27,13 +27,15 @@ from loaders.warehouse import Warehouse
 
 def fetch(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py gmail`, `run.py stripe`: one run of each connection, further ones if asked for."""
-    return _each([options.source], options, warehouse, _fetch)
+    return _each(options, warehouse, _chosen([options.source], options), _fetch)
 
 
 def retry(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py retry`: one run of each connection that has dead letters."""
-    options.all_connections |= not options.connection
-    return _each(_sources(options), options, warehouse, _retry)
+    choose = _chosen(_sources(options), options)
+    if not options.connection and options.one_of_several is None:
+        choose = lambda: _with_dead_letters(warehouse, options.source)  # noqa: E731
+    return _each(options, warehouse, choose, _retry)
 
 
 def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
@@ -57,29 +59,47 @@ def _sources(options: argparse.Namespace) -> Sequence[str]:
     return found or SOURCES[:1]
 
 
+def _chosen(sources: Sequence[str], options: argparse.Namespace) -> Callable[[], list[Connection]]:
+    """The connections that the command line names, or --all."""
+
+    def choose() -> list[Connection]:
+        if options.one_of_several is not None:  # started by run_each
+            source, _, name = options.one_of_several.partition(":")
+            return [load_connection(source, name)]
+        return [
+            connection
+            for source in sources
+            for connection in load_connections(
+                source, options.connection, everything=options.all_connections
+            )
+        ]
+
+    return choose
+
+
+def _with_dead_letters(warehouse: Warehouse, source: str | None) -> list[Connection]:
+    letters = open_letters(warehouse) if warehouse.is_bootstrapped() else []
+    names = {(letter.source_system, letter.connection_name) for letter in letters}
+    sources = SOURCES if source is None else (source,)
+    return [load_connection(*named) for named in sorted(names) if named[0] in sources]
+
+
 def _each(
-    sources: Sequence[str],
     options: argparse.Namespace,
     warehouse: Warehouse,
+    choose: Callable[[], list[Connection]],
     run: Callable[[argparse.Namespace, Connection, Warehouse], int],
 ) -> int:
     """Run the one connection here, several in a process each."""
-    is_one = options.one_of_several is not None  # of those that run_each starts
-    names = options.connection
-    if is_one:
-        source, _, name = options.one_of_several.partition(":")
-        sources, names = [source], [name]
     try:
-        everything = options.all_connections and not is_one
-        connections = [
-            connection
-            for source in sources
-            for connection in load_connections(source, names, everything=everything)
-        ]
+        connections = choose()
     except LandfallError as error:
         if not options.dry_run:
-            _log_failed_start(warehouse, sources[0], names, error)
+            _log_failed_start(warehouse, options.source or SOURCES[0], options.connection, error)
         raise
+    if not connections:
+        print("no dead letters")
+        return 0
     if len(connections) == 1:
         return run(options, connections[0], warehouse)
     return run_each(connections, options.arguments, options.parallel)

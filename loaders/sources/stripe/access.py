@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from loaders.access import Access, AccessOptions, running_sandbox, say_which
 from loaders.config import Connection
 from loaders.sources.stripe.checks import check_stripe
-from loaders.sources.stripe.config import SANDBOX_KEY, SANDBOX_REQUESTS_PER_SECOND, StripeConfig
+from loaders.sources.stripe.config import (
+    SANDBOX_KEY,
+    SANDBOX_REQUESTS_PER_SECOND,
+    StripeConfig,
+    check_object_types,
+)
 from loaders.sources.stripe.source import StripeSource
 from loaders.warehouse import Warehouse
 
@@ -36,7 +41,10 @@ def stripe_access(
 
         def configure() -> StripeConfig:
             config = StripeConfig.from_connection(connection, **fixed)
-            return dataclasses.replace(config, objects=options.objects or config.objects)
+            if not options.objects:
+                return config
+            check_object_types(options.objects, "--objects")
+            return dataclasses.replace(config, objects=options.objects)
 
         yield Access(
             lambda: StripeSource(connection.name, configure()),
