@@ -31,8 +31,8 @@ class AccessOptions:
     """Messages or charges of a sandbox that is made; None for its default."""
     keep_sandbox: bool = True
     """Keep what the sandbox becomes, for the next run."""
-    objects: tuple[str, ...] = ()
-    """Object types to read; none for those that the connection's options say."""
+    objects: tuple[str, ...] | None = None
+    """Object types to read; None for those that the connection's options say."""
 
 
 def open_access(

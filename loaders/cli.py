@@ -70,8 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except Exception as error:
         if options.debug:
-            raise
-        logger.error("error: %s; run again with --debug for the traceback", describe(error))
+            logger.exception("%s", describe(error))
+        else:
+            logger.error("error: %s; run again with --debug for the traceback", describe(error))
         return 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,9 +39,12 @@ def section(connection: Connection) -> str:
 def _number(kind: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         try:
-            return kind(value)
+            number = kind(value)
         except (TypeError, ValueError) as error:
             raise ValueError(name) from error
+        if not math.isfinite(number):
+            raise ValueError(name)
+        return number
 
     return read
 

@@ -32,13 +32,18 @@ def storable(text: str) -> str:
     return text.encode("utf-8", errors="replace").decode()
 
 
-def redact(text: str) -> str:
-    """One line of at most 500 characters without registered or recognisable secrets."""
-    text = storable(text)
+def without_secrets(text: str) -> str:
+    """The text without registered or recognisable secrets."""
     for secret in sorted(_known_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     for pattern in _SECRET_PATTERNS:
         text = pattern.sub("***", text)
+    return text
+
+
+def redact(text: str) -> str:
+    """One line of at most 500 characters without registered or recognisable secrets."""
+    text = without_secrets(storable(text))
     text = " ".join(_CONTENT_PATTERN.sub("", text).split())
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 

@@ -6,11 +6,20 @@ import datetime as dt
 import json
 import logging
 import sys
+from typing import Any
 
+from loaders.errors import without_secrets
 from loaders.event_log import trace_id_from_environment
 
 
-class _JsonFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Tracebacks quote what libraries say, and these may quote a key."""
+
+    def formatException(self, ei: Any) -> str:
+        return without_secrets(super().formatException(ei))
+
+
+class _JsonFormatter(_Formatter):
     """One JSON object a line, with the caller's trace id."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -29,9 +38,7 @@ class _JsonFormatter(logging.Formatter):
 def configure_logging(log_format: str, debug: bool) -> None:
     """Send log lines to stderr, as `text` or `json`; only the project's own below warnings."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonFormatter() if log_format == "json" else logging.Formatter("%(message)s")
-    )
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _Formatter("%(message)s"))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

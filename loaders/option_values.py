@@ -47,6 +47,6 @@ def positive(text: str) -> int:
     return number
 
 
-def names(text: str) -> list[str]:
+def names(text: str) -> tuple[str, ...]:
     """Names with commas between them, for argparse."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -18,11 +18,19 @@ from loaders.config import (
 from loaders.dead_letters import open_letters
 from loaders.each_connection import run_each
 from loaders.errors import LandfallError
-from loaders.ingest import Ingestion, IngestOptions
+from loaders.ingest import (
+    DeadLettered,
+    FetchIncomplete,
+    Ingestion,
+    IngestOptions,
+    PartlyFetched,
+)
 from loaders.job import Job, job_name_for, run_supervised
 from loaders.progress import new_progress
 from loaders.report import print_dry_run, print_summary
 from loaders.warehouse import Warehouse
+
+_OF_SOME_OBJECTS = (DeadLettered, FetchIncomplete, PartlyFetched)
 
 
 def fetch(options: argparse.Namespace, warehouse: Warehouse) -> int:
@@ -114,18 +122,26 @@ def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Wareh
         max_duration=options.max_duration,
         max_objects=options.max_objects,
     )
-    access = AccessOptions(options.sandbox_size, not options.dry_run, tuple(options.objects or ()))
+    access = AccessOptions(options.sandbox_size, not options.dry_run, options.objects)
     with _ingestions(connection, warehouse, access) as new_ingestion:
         if options.dry_run:
             print_dry_run(new_ingestion(asked).dry_run())
             return 0
+        failed: LandfallError | None = None
         while True:
             ingestion = new_ingestion(asked)
-            _run(ingestion)
-            if not (options.until_done and ingestion.summary and ingestion.summary.has_more):
-                return 0
+            try:
+                _run(ingestion)
+            except _OF_SOME_OBJECTS as error:
+                failed = error  # all else is stored, and can be gone on with
+            has_more = ingestion.summary is not None and ingestion.summary.has_more
+            if not (options.until_done and has_more):
+                break
             # A resync under way is gone on with; asking again would begin another.
             asked = dataclasses.replace(asked, full_resync=False)
+        if failed:
+            raise failed
+        return 0
 
 
 def _retry(options: argparse.Namespace, connection: Connection, warehouse: Warehouse) -> int:

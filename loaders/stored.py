@@ -62,7 +62,8 @@ class Stored:
     ) -> Iterator[tuple[str, dt.datetime]]:
         if self._is_empty:
             return
-        of_type = f"source_system = ? and connection_name = ? and object_type = ? and {condition}"
+        of_type, of_type_parameters = self._of_type(object_type)
+        of_type += f" and {condition}"
         # The newest state counts: a tombstone that waits in the queue is one already.
         yield from self._warehouse.stream(
             "select external_id, seen from (select external_id, seen, is_deleted, row_number() over"
@@ -74,7 +75,7 @@ class Stored:
             f" from {self._warehouse.staging_table('landed_objects')}"
             f" where {of_type} and {self._complete()}"
             ") as states) as newest where age = 1 and not is_deleted",
-            (*self._connection, object_type, *parameters) * 2,
+            (*of_type_parameters, *parameters) * 2,
         )
 
     def held_within(self, object_type: str, parents: Collection[str]) -> set[str]:
@@ -84,7 +85,7 @@ class Stored:
         for start in range(0, len(ids), _ASKED_AT_ONCE):
             some = ids[start : start + _ASKED_AT_ONCE]
             of_parents = (
-                "substr(external_id, 1, strpos(external_id, ':') - 1)"
+                "substr(external_id, 1, greatest(strpos(external_id, ':') - 1, 0))"
                 f" in ({', '.join('?' * len(some))})"
             )
             found.update(key for key, _ in self._held(object_type, of_parents, some))
@@ -95,12 +96,12 @@ class Stored:
         if self._is_empty:
             return 0
         bounds = [_moment(since), *([] if before is None else [_moment(before)])]
+        of_type, parameters = self._of_type(object_type)
         rows = self._warehouse.execute(
-            f"select count(*) from {self._warehouse.table('raw_objects')}"
-            " where source_system = ? and connection_name = ? and object_type = ?"
+            f"select count(*) from {self._warehouse.table('raw_objects')} where {of_type}"
             " and deleted_at is null and object_created_at >= ?"
             + (" and object_created_at < ?" if before is not None else ""),
-            (*self._connection, object_type, *bounds),
+            (*parameters, *bounds),
         )
         return int(rows[0][0])
 
@@ -117,8 +118,7 @@ class Stored:
         members = [warehouse.json_member("payload", path) for path in paths]
         stored = [warehouse.json_as_text(member) for member in members]
         queued = [f"cast({member} as string)" for member in members]
-        condition = "source_system = ? and connection_name = ? and object_type = ?"
-        parameters: list[Any] = [*self._connection, object_type]
+        condition, parameters = self._of_type(object_type)
         if created_since is not None:
             condition += " and object_created_at >= ?"
             parameters.append(_moment(created_since))
@@ -131,6 +131,19 @@ class Stored:
         ):
             for external_id, *texts in warehouse.stream(query, parameters):
                 yield external_id, *(None if text is None else json.loads(text) for text in texts)
+
+    def _of_type(self, object_type: str) -> tuple[str, list[Any]]:
+        """Condition and parameters of a connection's objects of one type.
+
+        By their keys too, which BigQuery's tables are clustered by: so it reads only these.
+        """
+        prefix = idem_key(*self._connection, object_type, "-")[:-1]
+        after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        condition = (
+            "source_system = ? and connection_name = ? and object_type = ?"
+            " and idem_key >= ? and idem_key < ?"
+        )
+        return condition, [*self._connection, object_type, prefix, after]
 
     def dead(self, object_type: str) -> set[str]:
         """Ids of an object type that lie among the dead letters and are not settled."""
@@ -159,6 +172,20 @@ class Stored:
             (*self._connection, stream),
         )
         return json.loads(rows[0][0]) if rows else None
+
+    def cursors(self) -> dict[str, dict[str, Any]]:
+        """The newest cursor of every stream."""
+        if self._is_empty:
+            return {}
+        rows = self._warehouse.execute(
+            "select stream, cursor from (select stream, cursor, row_number() over"
+            " (partition by stream order by observed_at desc) as age"
+            f" from {self._warehouse.staging_table('cursors')}"
+            " where source_system = ? and connection_name = ?"
+            f" and {self._complete()}) as newest where age = 1",
+            self._connection,
+        )
+        return {stream: json.loads(text) for stream, text in rows}
 
     def newest_observation(self) -> dt.datetime | None:
         """The latest observed_at, merged or not."""

@@ -253,6 +253,52 @@ def test_a_position_older_than_the_feed_is_made_up_for_by_listing(
     assert completed(run_stripe(warehouse, account)).telemetry["mode"] == "incremental"
 
 
+def test_what_no_list_holds_comes_with_its_event_through_a_resync_too(
+    warehouse: Warehouse, account: Sandbox
+) -> None:
+    """Inline prices are such."""
+    completed(run_stripe(warehouse, account))
+    [price] = account.change_stripe(create={"price": 1})["affected"]["create"]
+    others = [value for key, value in account.stripe_objects("price").items() if key != price]
+    page = {"object": "list", "data": others, "has_more": False, "url": "/v1/prices"}
+    account.set_faults([{"match": {"method": "prices.list"}, "times": 2, "action": {"json": page}}])
+    completed(run_stripe(warehouse, account, IngestOptions(full_resync=True)))
+    assert_mirrors(warehouse, account)
+
+
+def test_what_was_stored_before_the_first_position_is_compared(
+    warehouse: Warehouse, account: Sandbox
+) -> None:
+    since = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+    completed(run_stripe(warehouse, account, IngestOptions(since=since)))
+    account.change_stripe(delete={"customer": 2})
+    account.settings(stripe_clock_offset=3600)
+    completed(run_stripe(warehouse, account))
+    assert_mirrors(warehouse, account)
+
+
+def test_an_invoice_that_is_deleted_before_its_lines_are_read_is_gone(
+    warehouse: Warehouse, account: Sandbox
+) -> None:
+    completed(run_stripe(warehouse, account))
+    invoice = next(
+        key
+        for key, value in account.stripe_objects("invoice").items()
+        if value["lines"]["has_more"]
+    )
+    account.change_stripe(update={"invoice": [invoice]})
+    account.schedule(
+        [
+            {
+                "after": {"method": "invoices.get", "count": 1},
+                "stripe_changes": {"delete": {"invoice": [invoice]}},
+            }
+        ]
+    )
+    completed(run_stripe(warehouse, account))
+    assert_mirrors(warehouse, account)
+
+
 def test_what_a_list_lacks_is_asked_for_before_it_counts_as_deleted(
     warehouse: Warehouse, account: Sandbox
 ) -> None:
@@ -342,6 +388,27 @@ def test_a_feed_too_long_to_be_held_is_read_window_by_window(
     account.reset_stats()
     completed(run_stripe(warehouse, account))
     assert "customers.get" not in account.stats()["requests"]
+
+
+def test_a_kind_that_fails_in_a_window_keeps_what_it_did_not_read_for_the_next_run(
+    warehouse: Warehouse, account: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.change_stripe(settle=10_000)
+    completed(run_stripe(warehouse, account))
+    for hours in range(1, 9):
+        account.settings(stripe_clock_offset=3600 * hours)
+        account.change_stripe(update={"customer": 12, "charge": 12})
+    monkeypatch.setattr(stripe_events, "_EVENTS_AT_ONCE", 100)
+    key = "rk_test_withoutcustomers"
+    allowed = [*KINDS, "event"]
+    allowed.remove("customer")
+    account.settings(stripe_permissions={key: allowed})
+    run = run_stripe(warehouse, account, api_key=key)
+    assert isinstance(run.error, PartlyFetched)
+    assert_mirrors(warehouse, account, ("charge",))
+    account.settings(stripe_permissions={})
+    completed(run_stripe(warehouse, account))
+    assert_mirrors(warehouse, account)
 
 
 def account_time(account: Sandbox) -> int:
@@ -703,6 +770,32 @@ def test_dates_bound_a_run_and_leave_the_positions_alone(
     assert position(warehouse, "charge") is None
     completed(run_stripe(warehouse, account))
     assert_mirrors(warehouse, account)
+
+
+def test_runs_between_the_same_dates_go_on_with_each_other(
+    warehouse: Warehouse, account: Sandbox
+) -> None:
+    since = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+    options = IngestOptions(since=since, max_objects=60)
+    listed = 0
+    for _ in range(10):
+        run = completed(run_stripe(warehouse, account, options, objects=("charge", "customer")))
+        listed += run.telemetry["records_landed"]
+        if not run.telemetry["has_more"]:
+            break
+    else:
+        pytest.fail("the runs come to no end")
+    assert listed == len(account.stripe_objects("charge")) + len(account.stripe_objects("customer"))
+    assert_mirrors(warehouse, account, ("charge", "customer"))
+
+
+def test_a_bound_that_is_not_met_leaves_nothing(warehouse: Warehouse, account: Sandbox) -> None:
+    some = ("customer", "product", "dispute", "payout")
+    options = IngestOptions(max_objects=150)
+    assert not completed(run_stripe(warehouse, account, options, objects=some)).telemetry[
+        "has_more"
+    ]
+    assert_mirrors(warehouse, account, some)
 
 
 def test_a_dry_run_counts_and_writes_nothing(warehouse: Warehouse, account: Sandbox) -> None:

@@ -41,7 +41,7 @@ def stripe_access(
 
         def configure() -> StripeConfig:
             config = StripeConfig.from_connection(connection, **fixed)
-            if not options.objects:
+            if options.objects is None:
                 return config
             check_object_types(options.objects, "--objects")
             return dataclasses.replace(config, objects=options.objects)

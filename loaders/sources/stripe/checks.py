@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from loaders.checks import Report, check_warehouse
 from loaders.config import Connection
 from loaders.errors import ConfigError, LandfallError
 from loaders.items import FetchRequest, ObservationClock, Usage
-from loaders.sources.stripe.client import PermissionDenied, StripeClient
+from loaders.sources.stripe.client import KeyRefused, PermissionDenied, StripeClient
 from loaders.sources.stripe.config import StripeConfig
 from loaders.sources.stripe.events import KEPT_DAYS
-from loaders.sources.stripe.kinds import KINDS, Kind, kinds_of
-from loaders.sources.stripe.position import Position
+from loaders.sources.stripe.kinds import Kind, kinds_of
+from loaders.sources.stripe.position import Position, check_account, read_positions
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse
 
@@ -64,7 +64,7 @@ class _Account:
             )
             self._account = client.account_id(self._request)
         except LandfallError as error:
-            part = "key" if isinstance(error, ConfigError) or " 401 " in str(error) else "account"
+            part = "key" if isinstance(error, (ConfigError, KeyRefused)) else "account"
             self._report.failed(part, error)
             self._report.nothing("permissions", _NOT_KNOWN)
             return
@@ -105,41 +105,35 @@ class _Account:
             self._warehouse, connection.source_system, connection.name, is_empty=not has_tables
         )
         try:
-            positions = {name: Position.read(stored.cursor(name)) for name in KINDS}
+            positions = read_positions(stored)
+            check_account(positions, self._account, is_live=client.config.is_live)
         except LandfallError as error:
             self._report.failed("cursor", error)
             return
-        chosen = [kind.name for kind in kinds_of(client.config.objects)]
-        known = {name: at for name in chosen if (at := positions[name]) is not None}
-        other = [
-            at.account
-            for at in known.values()
-            if at.livemode != client.config.is_live
-            or (self._account and at.account and at.account != self._account)
-        ]
-        if other:
-            self._report.failed(
-                "cursor",
-                "this connection has read another account, or the other mode, so far; give this"
-                " one a connection of its own, or correct the key",
-            )
-        elif not known:
+        chosen = kinds_of(client.config.objects)
+        known = {kind.name: positions[kind.name] for kind in chosen if kind.name in positions}
+        if not known:
             self._report.nothing("cursor", "none yet: the next run reads everything (full)")
         else:
             self._report.ok("cursor", self._next_run(client, known, chosen))
 
     @staticmethod
-    def _next_run(client: StripeClient, known: dict[str, Position], chosen: list[str]) -> str:
+    def _next_run(
+        client: StripeClient, known: Mapping[str, Position], chosen: Sequence[Kind]
+    ) -> str:
         now = client.served_at.timestamp()
         oldest = min(at.until for at in known.values())
-        listed = [name for name in chosen if name not in known or known[name].is_listing]
-        listed += [
-            name
-            for name, at in known.items()
-            if KINDS[name].has_events and now - at.until > KEPT_DAYS * 86_400
-        ]
+        listed = []
+        for kind in chosen:
+            at = known.get(kind.name)
+            wanted = set(kind.object_types) & set(client.config.objects)
+            is_behind = at is None or at.is_listing or not wanted <= set(at.covers)
+            if at is not None and kind.has_events:
+                is_behind |= now - at.until > KEPT_DAYS * 86_400
+            if is_behind:
+                listed.append(kind.name)
         moment = dt.datetime.fromtimestamp(oldest, dt.UTC)
         said = f"changes are known up to {moment:%Y-%m-%d %H:%M} UTC"
         if not listed:
             return f"{said}: the next run is incremental"
-        return f"{said}: the next run lists {', '.join(dict.fromkeys(listed))}"
+        return f"{said}: the next run lists {', '.join(listed)}"

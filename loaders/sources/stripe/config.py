@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from loaders.config import Connection
@@ -20,7 +21,7 @@ SANDBOX_REQUESTS_PER_SECOND = 100_000.0
 _LIVE_REQUESTS, _TEST_REQUESTS, _ENDPOINT_REQUESTS = 100.0, 25.0, 25.0
 """Requests a second that Stripe takes: of an account in live mode, in test mode, and at one
 endpoint. Source: Stripe docs, Rate limits."""
-_KEY_PREFIXES = ("sk_", "rk_")
+_KEY = re.compile(r"[sr]k_\w+", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +56,14 @@ class StripeConfig:
         check_object_types(config.objects, f"{where}.objects")
         if config.workers < 1 or config.max_attempts < 1:
             raise ConfigError(f"{where}: workers and max_attempts must be at least 1")
-        for name in ("requests_per_second", "event_overlap_seconds"):
+        for name in ("requests_per_second", "event_overlap_seconds", "backoff_seconds"):
             if getattr(config, name) < 0:
                 raise ConfigError(f"{where}.{name}: expected a number from 0 on")
-        if config.endpoint_requests_per_second <= 0:
-            raise ConfigError(f"{where}.endpoint_requests_per_second: expected a number above 0")
+        for name in ("endpoint_requests_per_second", "timeout_seconds"):
+            if getattr(config, name) <= 0:
+                raise ConfigError(f"{where}.{name}: expected a number above 0")
+        if not config.api_base_url.startswith(("https://", "http://")):
+            raise ConfigError(f"{where}.api_base_url: expected an address with https://")
         return config
 
     @property
@@ -90,7 +94,7 @@ def _read_key(connection: Connection, where: str) -> str:
             f"{where}.api_key: not set; put a restricted key with read permissions into"
             f" .dlt/secrets.toml, or SOURCES__STRIPE__{connection.name.upper()}__API_KEY"
         )
-    if not key.startswith(_KEY_PREFIXES):
+    if not _KEY.fullmatch(key):
         raise ConfigError(
             f"{where}.api_key: expected a secret or restricted key (sk_… or rk_…), got another"
             " kind of value; see docs/stripe.md"

@@ -47,6 +47,8 @@ class Window:
     events: list[Event]
     until: int
     is_last: bool
+    is_sparse: bool
+    """Whether a wider one would have done."""
 
 
 def read_windows(client: StripeClient, request: FetchRequest, since: int) -> Iterator[Window]:
@@ -64,9 +66,9 @@ def read_windows(client: StripeClient, request: FetchRequest, since: int) -> Ite
         yield window
         if window.is_last:
             return
-        # As dense as the last one, and no denser: the next ones hold about as many events.
         assert before is not None
-        since, before = before, before + max(1, before - since)
+        width = (before - since) * (2 if window.is_sparse else 1)
+        since, before = before, before + max(1, width)
 
 
 def _read_window(
@@ -102,7 +104,8 @@ def _read_window(
     now = int(served_at.timestamp())
     is_last = before is None or before > now
     until = now if is_last or before is None else before
-    return Window(sorted(events.values(), key=lambda event: event.at), until, is_last)
+    in_order = sorted(events.values(), key=lambda event: event.at)
+    return Window(in_order, until, is_last, is_sparse=count < _EVENTS_AT_ONCE // 4)
 
 
 def _changes(event: Mapping[str, Any]) -> Iterator[Event]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from loaders.errors import SourceError
@@ -28,26 +27,24 @@ class Bounds:
         self._request = request
         self._left = request.max_objects
         self._has_begun = False
-        self._lock = threading.Lock()
 
     def take(self, count: int) -> int:
         """So many of `count` objects may be read; the first one always, or no run got on."""
-        with self._lock:
-            granted = count
-            if self._has_begun and self._request.must_stop():
-                granted = 0
-            if self._left is not None:
-                granted = min(granted, self._left)
-                self._left -= granted
-            self._has_begun = True
-            self.is_reached |= granted == 0
-            return granted
+        granted = 0 if self._has_begun and self.is_over() else count
+        if self._left is not None:
+            granted = min(granted, self._left)
+            self._left -= granted
+        self._has_begun = True
+        return granted
 
     def give_back(self, count: int) -> None:
         """So many were not there after all."""
-        with self._lock:
-            if self._left is not None:
-                self._left += count
+        if self._left is not None:
+            self._left += count
+
+    def is_over(self) -> bool:
+        """Whether no more may be read."""
+        return self._left == 0 or self._request.must_stop()
 
 
 class Held:
@@ -69,7 +66,8 @@ class Fetcher:
     """Reads objects for one run and says what became of each.
 
     `failures` says how often earlier runs failed on an object, by kind and id: what fails once
-    more is set aside, what fails for the first time is kept, see `unfetched`.
+    more is set aside, provided that Stripe answers, what fails for the first time is kept, see
+    `unfetched`.
     """
 
     def __init__(
@@ -85,9 +83,8 @@ class Fetcher:
         self._pool = pool
         self._request = request
         self._failures = failures
-        self._unfetched: dict[str, list[str]] = {}
+        self._unfetched: dict[str, dict[str, None]] = {}
         self._failed_in_a_row = 0
-        self._has_succeeded = False
 
     def unfetched(self, kind: Kind) -> tuple[str, ...]:
         """Ids of a kind that this run failed on and earlier ones did not."""
@@ -107,6 +104,7 @@ class Fetcher:
             while waiting or pending:
                 while waiting and len(pending) < _WINDOW * self._client.config.workers:
                     if not self.bounds.take(1):
+                        self.bounds.is_reached = True
                         waiting.clear()
                         break
                     future = self._pool.submit(self.reader.one, kind, waiting.popleft())
@@ -126,7 +124,7 @@ class Fetcher:
             if read.error is not None:
                 yield from self._fail(kind, read.object_id, read.error)
                 continue
-            self._has_succeeded, self._failed_in_a_row = True, 0
+            self._failed_in_a_row = 0
             if read.is_gone:
                 yield from self._gone(kind, read, held)
             else:
@@ -156,13 +154,12 @@ class Fetcher:
     def _fail(self, kind: Kind, object_id: str, error: SourceError) -> Iterator[Item]:
         self._failed_in_a_row += 1
         attempts = self._failures.get((kind.name, object_id), 0) + 1
-        is_suspicious = self._failed_in_a_row >= _SUSPICIOUS
-        if is_suspicious or (attempts > 1 and not self._has_succeeded):
+        if attempts > 1 or self._failed_in_a_row >= _SUSPICIOUS:
             # Raises when it is Stripe, or the way there: then no object is to blame.
             self._client.account_id(self._request)
-            self._has_succeeded, self._failed_in_a_row = True, 0
+            self._failed_in_a_row = 0
         if attempts == 1:
-            self._unfetched.setdefault(kind.name, []).append(object_id)
+            self._unfetched.setdefault(kind.name, {})[object_id] = None
             return
         yield Listed(1)
         yield Unfetched(kind.name, object_id, str(error), attempts)

@@ -108,6 +108,8 @@ class Listing:
         finally:
             for future in self._running:
                 future.cancel()
+        if any(walk.kind.name not in self.failures for walk in self._waiting):
+            self._bounds.is_reached = True
 
     def _submit(self) -> None:
         """Keep the workers busy."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from loaders.errors import SourceError
+from loaders.sources.stripe.kinds import KINDS
+
+if TYPE_CHECKING:
+    from loaders.stored import Stored
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,6 +26,11 @@ class Slice:
     after: str | None = None
     of_list: int = 0
     """Which of the kind's lists."""
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is stored: fields that say nothing are left out."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value not in (None, 0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +75,7 @@ class Position:
     def cursor(self) -> dict[str, Any]:
         """As it is stored: fields that say nothing are left out."""
         values = dataclasses.asdict(self)
-        values["slices"] = [
-            {name: value for name, value in one.items() if value not in (None, 0)}
-            for one in values["slices"]
-        ]
+        values["slices"] = [part.as_json() for part in self.slices]
         if self.resync_from is not None:
             values["resync_from"] = self.resync_from.isoformat()
         required = ("until", "livemode", "covers")
@@ -81,3 +89,25 @@ class Position:
     def is_listing(self) -> bool:
         """Whether the kind is being read whole."""
         return bool(self.slices) or self.resync_from is not None
+
+
+def read_positions(stored: Stored) -> dict[str, Position]:
+    """The positions of a connection, by kind."""
+    cursors = stored.cursors()
+    positions = {name: Position.read(cursors.get(name)) for name in KINDS}
+    return {name: position for name, position in positions.items() if position is not None}
+
+
+def check_account(positions: Mapping[str, Position], account: str | None, *, is_live: bool) -> None:
+    """Raise SourceError for a key of another account than the connection has read so far.
+
+    All of the first one's objects would count as deleted.
+    """
+    for position in positions.values():
+        is_other = None not in (account, position.account) and account != position.account
+        if is_other or position.livemode != is_live:
+            raise SourceError(
+                "stripe: the key opens another account, or the other one of live and test mode,"
+                " than this connection has read so far; give it a connection of its own, or"
+                " correct the key"
+            )

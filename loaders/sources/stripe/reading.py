@@ -67,9 +67,7 @@ class Reader:
         rest = None
         if page.has_more:
             if not reads or any(read.object_id == part.after for read in reads):
-                raise TransientSourceError(
-                    f"stripe: the list of {kind.path} does not advance; run again later"
-                )
+                raise _not_advancing(kind.path)
             rest = dataclasses.replace(part, after=reads[-1].object_id)
         return PageRead(reads, rest, max(known, default=None), min(known, default=None))
 
@@ -101,6 +99,8 @@ class Reader:
             if self._with_lines:
                 try:
                     observed += self._lines(text, value, observed_at, object_id)
+                except NotFound:
+                    return Read(object_id, observed_at, is_gone=True)
                 except OF_ONE_OBJECT as error:
                     return Read(object_id, observed_at, error=error)
         return Read(object_id, observed_at, observed)
@@ -117,8 +117,10 @@ class Reader:
         while has_more:
             after = {"starting_after": lines[-1][1]["id"]} if lines else {}
             page = self._client.page(self._request, f"/v1/invoices/{invoice_id}/lines", after)
+            has_more = page.has_more
+            if has_more and (not page.objects or page.objects[-1][1]["id"] in after.values()):
+                raise _not_advancing("an invoice's lines")
             lines += page.objects
-            has_more = page.has_more and bool(page.objects)
         created_at = created(invoice)
         return [
             Observed(
@@ -170,6 +172,10 @@ def _filter(kind: Kind, part: Slice) -> dict[str, Any]:
     if part.after is not None:
         parameters["starting_after"] = part.after
     return parameters
+
+
+def _not_advancing(what: str) -> TransientSourceError:
+    return TransientSourceError(f"stripe: the list of {what} does not advance; run again later")
 
 
 def slices(kind: Kind, since: int = 0, before: int | None = None) -> tuple[Slice, ...]:

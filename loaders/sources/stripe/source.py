@@ -12,14 +12,18 @@ from typing import Any
 
 from loaders.dead_letters import DeadLetter
 from loaders.idem_keys import idem_key, stripe_idem_key
-from loaders.items import FetchRequest, Item, Listed, Observed
+from loaders.items import Cursor, FetchRequest, Item, Listed, Observed
 from loaders.sources.stripe.client import PermissionDenied, StripeClient
 from loaders.sources.stripe.config import StripeConfig
 from loaders.sources.stripe.fetching import Fetcher
 from loaders.sources.stripe.kinds import INVOICE_LINE, KINDS, kinds_of
 from loaders.sources.stripe.listing import Listing
+from loaders.sources.stripe.position import Slice, check_account, read_positions
 from loaders.sources.stripe.reading import OF_ONE_OBJECT, created, slices
 from loaders.sources.stripe.sync import AccountSync
+
+_DATES = "created_between"
+"""Stream of runs between two dates: what is left of the last one's listing."""
 
 
 class StripeSource:
@@ -53,28 +57,51 @@ class StripeSource:
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""
+        positions = read_positions(request.stored)
+        account = self._client.account_id(request)
+        check_account(positions, account, is_live=self._client.config.is_live)
         if request.retry:
-            return self._retry(request)
-        if request.since is not None or request.until is not None:
-            return self._between(request)
-        return AccountSync(self._client, self._pool, request).items()
+            yield from self._retry(request)
+        elif request.since is not None or request.until is not None:
+            yield from self._between(request)
+        else:
+            sync = AccountSync(self._client, self._pool, request, positions, account)
+            yield from sync.items()
 
     def close(self) -> None:
         """Stop the worker threads; requests under way are waited for."""
         self._pool.shutdown(cancel_futures=True)
 
     def _between(self, request: FetchRequest) -> Iterator[Item]:
-        """Objects created between two dates; where the sync stands is left alone."""
+        """Objects created between two dates; where the sync stands is left alone.
+
+        What a bounded run leaves is the next one's with the same dates.
+        """
         config = self._client.config
         fetcher = Fetcher(self._client, self._pool, request, {})
         listing = Listing(fetcher.reader, self._pool, config.workers, fetcher.bounds)
         since = 0 if request.since is None else int(request.since.timestamp())
         before = None if request.until is None else int(request.until.timestamp())
         kinds = kinds_of(config.objects)
+        dates = {"created": [since, before], "objects": sorted(config.objects)}
+        cursor = request.stored.cursor(_DATES) or {}
+        left = cursor.get("left") if {**cursor, "left": None} == {**dates, "left": None} else None
         for kind in kinds:
-            listing.add(kind, slices(kind, since, before))
+            parts = left.get(kind.name, ()) if left else None
+            listing.add(
+                kind,
+                slices(kind, since, before)
+                if parts is None
+                else tuple(Slice(**part) for part in parts),
+            )
         for kind, reads in listing.run():
             yield from fetcher.settle(kind, reads)
+            left = {
+                kind.name: [part.as_json() for part in parts]
+                for kind in kinds
+                if (parts := listing.left(kind))
+            }
+            yield Cursor(_DATES, {**dates, "left": left}, request.clock.now())
         request.failures.update(listing.failures)
         request.unfetched = sum(len(fetcher.unfetched(kind)) for kind in kinds)
         request.has_more = fetcher.bounds.is_reached
@@ -84,6 +111,8 @@ class StripeSource:
         request.mode = "retry"
         wanted: dict[tuple[str, str], list[DeadLetter]] = {}
         for letter in request.stored.dead_letters():
+            if letter.object_type not in self._client.config.objects:
+                continue
             if (named := _object_of(letter)) is not None:
                 wanted.setdefault(named, []).append(letter)
             elif letter.payload is not None:

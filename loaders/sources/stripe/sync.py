@@ -16,7 +16,7 @@ import concurrent.futures
 import dataclasses
 import datetime as dt
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from loaders.errors import SourceError
 from loaders.items import Cursor, Deleted, FetchRequest, Item, Land, Listed
@@ -36,23 +36,37 @@ _FEED = "event"
 _OF_ONE_KIND = (PermissionDenied, *OF_ONE_OBJECT)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Pending:
+    """A balance transaction that is to become available; times in Unix seconds."""
+
+    key: str
+    created: int
+    available_on: int
+    source: str
+
+
 class AccountSync:
     """What one run does for one account; `items` yields it once."""
 
     def __init__(
-        self, client: StripeClient, pool: concurrent.futures.Executor, request: FetchRequest
+        self,
+        client: StripeClient,
+        pool: concurrent.futures.Executor,
+        request: FetchRequest,
+        before: Mapping[str, Position],
+        account: str | None,
     ) -> None:
+        """`before` are the positions of the last run, by kind; `account` is the id of the account
+        that is read, None when the key may not say."""
         self._client = client
         self._config = client.config
         self._pool = pool
         self._request = request
         self._kinds = kinds_of(client.config.objects)
-        self._cursors = {kind.name: request.stored.cursor(kind.name) for kind in self._kinds}
-        self._before = {
-            name: position
-            for name, cursor in self._cursors.items()
-            if (position := Position.read(cursor)) is not None
-        }
+        self._before = {kind.name: before[kind.name] for kind in self._kinds if kind.name in before}
+        self._account = account
+        self._cursors = {name: position.cursor() for name, position in self._before.items()}
         self._positions: dict[str, Position] = {}
         self._due: dict[str, list[str]] = {}
         self._unread: dict[str, tuple[str, ...]] = {}
@@ -65,61 +79,56 @@ class AccountSync:
 
     def items(self) -> Iterator[Item]:
         """Yield what changed. Raises SourceError and TransientSourceError."""
-        account = self._client.account_id(self._request)
-        self._check_account(account)
         now = int(self._client.served_at.timestamp())
         for kind in self._kinds:
-            self._positions[kind.name] = self._begin(kind, now, account)
+            self._positions[kind.name] = self._begin(kind, now)
         self._request.mode = self._mode()
         yield from self._read_unfetched()
         yield from self._read_due()
-        # What is read whole comes first: what is new anywhere must not keep it waiting for ever.
         listed = [kind for kind in self._kinds if self._position(kind).is_listing]
+        # What is read whole before what is new: that must not keep it waiting for ever.
         listed.sort(key=self._is_only_new)
         yield from self._follow([kind for kind in self._kinds if kind not in listed])
         yield from self._list(listed)
         yield from self._follow([kind for kind in listed if not self._position(kind).is_listing])
         yield from self._finish()
 
-    def _check_account(self, account: str | None) -> None:
-        """Another account under the same name would tombstone all of the first one's objects."""
-        for position in self._before.values():
-            is_other = None not in (account, position.account) and account != position.account
-            if is_other or position.livemode != self._config.is_live:
-                raise SourceError(
-                    "stripe: the key opens another account, or the other one of live and test"
-                    " mode, than this connection has read so far; give it a connection of its"
-                    " own, or correct the key"
-                )
-
     # ---- positions
 
-    def _begin(self, kind: Kind, now: int, account: str | None) -> Position:
+    def _begin(self, kind: Kind, now: int) -> Position:
         """Where a kind goes on from: its position, or the beginning."""
         chosen = tuple(name for name in kind.object_types if name in self._config.objects)
-        position = self._before.get(kind.name)
-        if position is not None and not self._must_list(kind, position, now, chosen):
-            account = account or position.account
-            position = dataclasses.replace(position, covers=chosen, account=account)
+        before = self._before.get(kind.name)
+        is_expired = before is not None and kind.has_events and _is_expired(before, now)
+        if before is not None and not is_expired and not self._must_list(before, chosen):
+            account = self._account or before.account
+            position = dataclasses.replace(before, covers=chosen, account=account)
             return position if kind.has_events else self._with_new(kind, position, now)
-        is_first = self._cursors[kind.name] is None
+        # A list may leave something out that the feed tells of.
+        has_feed = before is not None and kind.has_events and not is_expired
         return Position(
-            until=now,
+            until=before.until if before is not None and has_feed else now,
             livemode=self._config.is_live,
-            account=account,
+            account=self._account,
             covers=chosen,
             slices=slices(kind),
-            resync_from=None if is_first else self._request.clock.now(),
-            unfetched=position.unfetched if position else (),
+            resync_from=None if self._is_first(kind) else self._request.clock.now(),
+            seen=before.seen if before is not None and has_feed else (),
+            unfetched=before.unfetched if before is not None else (),
         )
 
-    def _must_list(self, kind: Kind, position: Position, now: int, chosen: Collection[str]) -> bool:
+    def _is_first(self, kind: Kind) -> bool:
+        """Whether nothing of a kind was ever stored: parts may be, without a position."""
+        stored = self._request.stored
+        return kind.name not in self._before and not any(
+            True for name in kind.object_types for _ in stored.held_ids(name)
+        )
+
+    def _must_list(self, position: Position, chosen: Collection[str]) -> bool:
         if not set(chosen) <= set(position.covers):
             return True
-        if position.resync_from is not None:
-            return False  # it is gone on with
-        is_expired = kind.has_events and now - position.until > KEPT_DAYS * 86_400
-        return self._request.full_resync or is_expired
+        # A resync under way is gone on with.
+        return self._request.full_resync and position.resync_from is None
 
     def _with_new(self, kind: Kind, position: Position, now: int) -> Position:
         """The position of a kind without events: what is new of it is to be listed."""
@@ -127,41 +136,50 @@ class AccountSync:
             return position
         since = max(1, position.until - self._config.event_overlap_seconds)
         pending = self._pending(kind, position)
-        due = {key: created for key, (created, at) in pending.items() if at <= now}
-        new, older = slices(kind, since), tuple[Slice, ...]()
-        due = {key: created for key, created in due.items() if created < since}
-        if due:
-            first, last = min(due.values()), max(due.values())
+        due = [one for one in pending if one.available_on <= now]
+        self._due["dispute"] = self._disputes_of(due)
+        older = [one for one in due if one.created < since]
+        again: tuple[Slice, ...] = ()
+        if older:
+            first, last = (choose(one.created for one in older) for choose in (min, max))
             held = self._request.stored.count(kind.name, first, last + 1)
-            if math.ceil(held / PAGE_SIZE) < len(due):
-                older = slices(kind, first, last + 1)
+            if math.ceil(held / PAGE_SIZE) < len(older):
+                again = slices(kind, first, last + 1)
             else:
-                self._due[kind.name] = sorted(due)
+                self._due[kind.name] = sorted(one.key for one in older)
         return dataclasses.replace(
             position,
             until=now,
-            slices=(*new, *older),
-            pending_since=min([since, *(created for created, _ in pending.values())]),
+            slices=(*slices(kind, since), *again),
+            pending_since=min([since, *(one.created for one in pending)]),
         )
 
-    def _pending(self, kind: Kind, position: Position) -> dict[str, tuple[int, int]]:
-        """When pending balance transactions that we hold were created, and when they are due.
+    def _pending(self, kind: Kind, position: Position) -> list[_Pending]:
+        """The pending balance transactions that we hold.
 
-        In Unix seconds. Source: Stripe API reference, Balance Transactions.
+        Source: Stripe API reference, Balance Transactions.
         """
-        pending: dict[str, tuple[int, int]] = {}
-        for key, status, created, available_on in self._request.stored.members(
+        pending: dict[str, _Pending] = {}
+        for key, status, *values in self._request.stored.members(
             kind.name,
             "$.status",
             "$.created",
             "$.available_on",
+            "$.source",
             created_since=position.pending_since,
         ):
+            created, available_on, source = values
+            pending.pop(key, None)
             if status == "pending" and isinstance(created, int):
-                pending[key] = (created, available_on if isinstance(available_on, int) else 0)
-            else:
-                pending.pop(key, None)
-        return pending
+                at = available_on if isinstance(available_on, int) else 0
+                pending[key] = _Pending(key, created, at, str(source))
+        return list(pending.values())
+
+    def _disputes_of(self, due: Collection[_Pending]) -> list[str]:
+        """The disputes that hold a copy of these transactions: no event tells of that change."""
+        if "dispute" not in self._config.objects:
+            return []
+        return sorted(self._request.stored.held("dispute", {one.source for one in due}))
 
     def _is_only_new(self, kind: Kind) -> bool:
         """Whether what is new of a kind is listed, not all of it."""
@@ -183,7 +201,7 @@ class AccountSync:
         position = dataclasses.replace(position, unfetched=unfetched)
         self._positions[kind.name] = position
         cursor = position.cursor()
-        if cursor != self._cursors[kind.name]:
+        if cursor != self._cursors.get(kind.name):
             self._cursors[kind.name] = cursor
             yield Cursor(kind.name, cursor, self._request.clock.now())
 
@@ -213,15 +231,18 @@ class AccountSync:
         for kind in kinds:
             listing.add(kind, self._position(kind).slices)
         for kind, reads in listing.run():
-            yield from self._fetcher.settle(kind, reads)
+            try:
+                yield from self._fetcher.settle(kind, reads)
+            except _OF_ONE_KIND as error:
+                listing.failures[kind.name] = error
+                continue
             position = dataclasses.replace(self._position(kind), slices=listing.left(kind))
-            # A resync is over when it was compared too.
             yield from self._move(kind, position)
-        for name, error in listing.failures.items():
-            self._fail(name, error)
+        for name, failure in listing.failures.items():
+            self._fail(name, failure)
         yield Land()
         for kind in kinds:
-            if not listing.left(kind):
+            if not listing.left(kind) and kind.name not in listing.failures:
                 yield from self._end_listing(kind)
 
     def _new_listing(self) -> Listing:
@@ -249,10 +270,11 @@ class AccountSync:
         if INVOICE_LINE in self._position(kind).covers and not self._fetcher.bounds.is_reached:
             yield Land()
             unread = {*self._fetcher.unfetched(kind), *stored.dead(INVOICE)}
+            dead = stored.dead(INVOICE_LINE)
             observed_at = self._request.clock.now()
             lines = stored.held_ids(INVOICE_LINE, since)
             for key in [key for key, is_fresh in lines if not is_fresh]:
-                if key.partition(":")[0] not in unread:
+                if key.partition(":")[0] not in unread and key not in dead:
                     yield Listed(1)
                     yield Deleted(INVOICE_LINE, key, observed_at)
 
@@ -300,10 +322,14 @@ class AccountSync:
         try:
             for window in windows:
                 for kind in kinds:
-                    yield from self._apply(kind, window)
-                if self._fetcher.bounds.is_reached:
+                    if kind.name not in failures:
+                        yield from self._apply(kind, window)
+                if window.is_last or self._fetcher.bounds.is_reached:
                     return
-                if not window.is_last:
+                if self._fetcher.bounds.is_over():
+                    self._fetcher.bounds.is_reached = True
+                    return
+                if window.events:
                     yield Land()  # the next one asks what is held
         except _OF_ONE_KIND as error:
             self._fail(_FEED, error)
@@ -318,12 +344,11 @@ class AccountSync:
         yield from self._list_new(kind, changed, done)
         left = [key for key in changed.created if key not in done]
         for start in range(0, len(left), _STEP):
+            if self._fetcher.bounds.is_reached or kind.name in self._request.failures:
+                break
             yield from self._in_steps(kind, left[start : start + _STEP], done)
             yield from self._move(kind, self._reached(kind, before, window, events, done))
-            if self._fetcher.bounds.is_reached or kind.name in self._request.failures:
-                return
-        if kind.name not in self._request.failures:
-            yield from self._move(kind, self._reached(kind, before, window, events, done))
+        yield from self._move(kind, self._reached(kind, before, window, events, done))
 
     def _list_new(self, kind: Kind, changed: Changed, done: set[str]) -> Iterator[Item]:
         """List what the window says is new, where that takes fewer requests than single reads."""
@@ -345,13 +370,18 @@ class AccountSync:
     ) -> Position:
         """The position up to the first event that is not dealt with."""
         known = set(before.seen)
-        dealt_with = [
-            event for event in events if event.event_id in known or event.object_id in done
-        ]
-        left = [event.at for event in events if event not in dealt_with]
-        until = max(before.until, min(left, default=window.until))
+        seen, left = list[Event](), list[Event]()
+        for event in events:
+            is_known = event.event_id in known or event.object_id in done
+            (seen if is_known else left).append(event)
+        until = max(before.until, min((event.at for event in left), default=window.until))
         overlap = until - self._config.event_overlap_seconds
-        seen = [event.event_id for event in dealt_with if event.at >= overlap]
-        return dataclasses.replace(
-            self._position(kind), until=until, seen=tuple(dict.fromkeys(seen))[-_MAX_SEEN:]
-        )
+        met_again = dict.fromkeys(() if window.is_last else before.seen)
+        met_again |= dict.fromkeys(event.event_id for event in seen if event.at >= overlap)
+        # All of them while some are left: those would be read first by every bounded run.
+        kept = tuple(met_again) if left else tuple(met_again)[-_MAX_SEEN:]
+        return dataclasses.replace(self._position(kind), until=until, seen=kept)
+
+
+def _is_expired(position: Position, now: int) -> bool:
+    return now - position.until > KEPT_DAYS * 86_400
