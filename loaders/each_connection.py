@@ -25,10 +25,11 @@ def run_each(connections: Sequence[Connection], arguments: Sequence[str], parall
     Every run is a job of its own. Returns 0 when all of them did, else the first exit code
     that is not 0, or 128 + the number of the signal that ended this process's work.
     """
-    runs = _Runs(arguments, has_prefix=parallel > 1)
+    has_many_sources = len({connection.source_system for connection in connections}) > 1
+    runs = _Runs(arguments, has_prefix=parallel > 1, names_source=has_many_sources)
     with runs.forwarding_signals(), ThreadPoolExecutor(parallel) as pool:
         codes = dict(zip(connections, pool.map(runs.run, connections), strict=True))
-    failed = [connection.name for connection, code in codes.items() if code]
+    failed = [runs.label(connection) for connection, code in codes.items() if code]
     print(
         f"\n{len(connections)} connections: {len(connections) - len(failed)} completed,"
         f" {len(failed)} did not{': ' if failed else ''}{', '.join(failed)}"
@@ -41,12 +42,18 @@ def run_each(connections: Sequence[Connection], arguments: Sequence[str], parall
 class _Runs:
     """The processes that run now, and the signal that ends them."""
 
-    def __init__(self, arguments: Sequence[str], *, has_prefix: bool) -> None:
+    def __init__(self, arguments: Sequence[str], *, has_prefix: bool, names_source: bool) -> None:
         self.received = 0
         self._command = [sys.executable, str(PROJECT_DIR / "loaders" / "run.py"), *arguments]
         self._has_prefix = has_prefix
+        self._names_source = names_source
         self._processes: list[subprocess.Popen[str]] = []
         self._lock = threading.Lock()
+
+    def label(self, connection: Connection) -> str:
+        """What a connection is called among the others."""
+        source = f"{connection.source_system} " if self._names_source else ""
+        return f"{source}{connection.name}"
 
     def run(self, connection: Connection) -> int:
         """One process to its end; its exit code."""
@@ -67,7 +74,9 @@ class _Runs:
             )
             self._processes.append(process)
         readers = [
-            threading.Thread(target=_repeat, args=(stream, connection.name, out), daemon=True)
+            threading.Thread(
+                target=_repeat, args=(stream, self.label(connection), out), daemon=True
+            )
             for stream, out in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
             if stream is not None
         ]

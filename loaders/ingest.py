@@ -63,6 +63,8 @@ class IngestOptions:
     full_resync: bool = False
     retry: bool = False
     """Read the dead letters again, and nothing else."""
+    objects: tuple[str, ...] | None = None
+    """Object types asked for, where not all are; recorded here, the source has them already."""
     batch_size: int | None = None
     max_duration: float = 3000.0
     max_objects: int | None = None

@@ -118,6 +118,7 @@ def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Wareh
         since=options.since,
         until=options.until,
         full_resync=options.full_resync,
+        objects=options.objects,
         batch_size=options.batch_size,
         max_duration=options.max_duration,
         max_objects=options.max_objects,
