@@ -93,7 +93,6 @@ def completed(run: Run) -> Run:
     return run
 
 
-@on_both_targets
 def test_a_first_run_stores_every_object(warehouse: Warehouse, account: Sandbox) -> None:
     run = completed(run_stripe(warehouse, account))
     assert run.telemetry["mode"] == "full"
