@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from loaders.access import AccessOptions, open_access
@@ -42,7 +43,7 @@ def retry(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py retry`: one run of each connection that has dead letters."""
     choose = _chosen(_sources(options), options)
     if not options.connection and options.one_of_several is None:
-        choose = lambda: _with_dead_letters(warehouse, options.source)  # noqa: E731
+        choose = functools.partial(_with_dead_letters, warehouse, options.source)
     return _each(options, warehouse, choose, _retry)
 
 

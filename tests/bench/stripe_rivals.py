@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.harness import Figures, Workspace
-from tests.peers.install import PEERS, _alone, _find_python, _new_environment, _uv
+from tests.peers.install import PEERS, alone, find_python, new_environment, run_uv
 
 KEY = "sk_test_bench"
 TAP_PACKAGES = ("tap-stripe==3.3.0",)
@@ -73,19 +73,19 @@ def tap_charges(workspace: Workspace, base_url: str, account_id: str) -> Figures
     return workspace.pipe([run_tap, run_target])
 
 
-@_alone()
+@alone()
 def install_tap() -> Path:
     """Interpreter of tap-stripe's environment. Raises PeerUnavailable."""
     return _install("tap-stripe", Path(sys.executable), TAP_PACKAGES)
 
 
-@_alone()
+@alone()
 def install_target() -> Path:
     """Interpreter of target-duckdb's environment. Raises PeerUnavailable."""
     python = Path(sys.executable)
     if sys.version_info[:2] > _NEWEST_PYTHON_OF_DUCKDB_1_0:
         newest = ".".join(map(str, _NEWEST_PYTHON_OF_DUCKDB_1_0))
-        python = _find_python(newest, "DuckDB 1.0.0, the newest that target-duckdb works with,")
+        python = find_python(newest, "DuckDB 1.0.0, the newest that target-duckdb works with,")
     return _install("target-duckdb", python, TARGET_PACKAGES)
 
 
@@ -93,8 +93,8 @@ def _install(name: str, base: Path, packages: tuple[str, ...]) -> Path:
     environment = PEERS / name
     python = environment / "bin" / "python"
     if not (environment / ".complete").exists():
-        _new_environment(environment, base)
-        _uv("pip", "install", "--compile-bytecode", "--python", python, *packages)
+        new_environment(environment, base)
+        run_uv("pip", "install", "--compile-bytecode", "--python", python, *packages)
         (environment / ".complete").touch()
     return python
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.peers.install import emulator_python
+from tests.peers.servers import free_port
 
 PROJECT = "landfall-dev"
 _READY_SECONDS = 60.0
@@ -54,14 +54,14 @@ def run_emulator(data: Path, port: int = 0) -> Iterator[Emulator]:
 
     Raises PeerUnavailable, or RuntimeError with its last lines when it does not start.
     """
-    port = port or _free_port()
+    port = port or free_port()
     data.mkdir(parents=True, exist_ok=True)
     log, record = data / "emulator.log", data / "jobs.jsonl"
     command = [
         str(emulator_python()),
         str(Path(__file__).with_name("emulator_server.py")),
         *("--record", str(record), "--"),
-        *("--host", "127.0.0.1", "--port", str(port), "--grpc-port", str(_free_port())),
+        *("--host", "127.0.0.1", "--port", str(port), "--grpc-port", str(free_port())),
         *("--project", PROJECT, "--data-dir", str(data / "data"), "serve"),
     ]
     with log.open("w") as output:
@@ -84,13 +84,6 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
             return
         time.sleep(0.1)
     raise RuntimeError(f"the emulator did not start:\n{log.read_text()[-2000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _main() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.peers.install import analyzer_python, analyzer_server
+from tests.peers.servers import free_port
 
 _WAIT_SECONDS = 20
 
@@ -53,7 +53,7 @@ class Analyzer:
 @contextlib.contextmanager
 def run_analyzer() -> Iterator[Analyzer]:
     """Start the analyzer. Raises PeerUnavailable."""
-    port = str(_free_port())
+    port = str(free_port())
     script = Path(__file__).with_name("analyze.py")
     with contextlib.ExitStack() as started:
         started.enter_context(
@@ -81,10 +81,3 @@ def _running(command: list[str | Path], **options: Any) -> Iterator[subprocess.P
         finally:
             process.terminate()
             process.wait(timeout=_WAIT_SECONDS)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

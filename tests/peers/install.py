@@ -61,7 +61,7 @@ STRIPE_WORLD_DEPENDENCIES = (
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Let one process install at a time: the workers of a test run all want the same peers."""
     PEERS.mkdir(exist_ok=True)
     with (PEERS / ".lock").open("w") as lock:
@@ -73,7 +73,7 @@ class PeerUnavailable(Exception):
     """A peer needs something that this machine lacks; the message says what."""
 
 
-@_alone()
+@alone()
 def emulator_python() -> Path:
     """Interpreter of the BigQuery emulator's environment, installed when missing.
 
@@ -82,43 +82,43 @@ def emulator_python() -> Path:
     environment = PEERS / "emulator"
     python = environment / "bin" / "python"
     if not (environment / ".complete").exists():
-        _new_environment(environment, _find_python(EMULATOR_PYTHON, "the BigQuery emulator"))
+        new_environment(environment, find_python(EMULATOR_PYTHON, "the BigQuery emulator"))
         overrides = environment / "overrides.txt"
         overrides.write_text("\n".join(EMULATOR_OVERRIDES))
-        _uv("pip", "install", "--python", python, "--override", overrides, *EMULATOR_PACKAGES)
+        run_uv("pip", "install", "--python", python, "--override", overrides, *EMULATOR_PACKAGES)
         subprocess.run([python, "-c", _INSTALL_EXTENSIONS], check=True)
         (environment / ".complete").touch()
     return python
 
 
-@_alone()
+@alone()
 def stripe_world_python() -> Path:
     """Interpreter with `seahaven-stripe-world`. Raises PeerUnavailable without Python 3.13."""
     environment = PEERS / "stripe-world"
     python = environment / "bin" / "python"
     if not (environment / ".complete").exists():
         wanted_by = "seahaven-stripe-world, the other stand-in of the Stripe API,"
-        _new_environment(environment, _find_python(STRIPE_WORLD_PYTHON, wanted_by))
+        new_environment(environment, find_python(STRIPE_WORLD_PYTHON, wanted_by))
         install = ("pip", "install", "--python", python, "--no-deps")
-        _uv(*install, *STRIPE_WORLD_DEPENDENCIES)
-        _uv(*install, "--python-version", "3.14", *STRIPE_WORLD_PACKAGES)
+        run_uv(*install, *STRIPE_WORLD_DEPENDENCIES)
+        run_uv(*install, "--python-version", "3.14", *STRIPE_WORLD_PACKAGES)
         (environment / ".complete").touch()
     return python
 
 
-@_alone()
+@alone()
 def analyzer_python() -> Path:
     """Interpreter with the classes that speak to GoogleSQL's analyzer."""
     environment = PEERS / "analyzer"
     python = environment / "bin" / "python"
     if not (environment / ".complete").exists():
-        _new_environment(environment, Path(sys.executable))
-        _uv("pip", "install", "--python", python, *ANALYZER_PACKAGES)
+        new_environment(environment, Path(sys.executable))
+        run_uv("pip", "install", "--python", python, *ANALYZER_PACKAGES)
         (environment / ".complete").touch()
     return python
 
 
-@_alone()
+@alone()
 def analyzer_server() -> Path:
     """GoogleSQL's analyzer as a program. Raises PeerUnavailable without npm."""
     folder = PEERS / "analyzer-server"
@@ -130,7 +130,7 @@ def analyzer_server() -> Path:
     return server
 
 
-@_alone()
+@alone()
 def emulate_command() -> list[str]:
     """How to run `emulate`. Raises PeerUnavailable without Node."""
     node = shutil.which("node")
@@ -160,7 +160,7 @@ def _is_arm() -> bool:
     return platform.machine() in ("aarch64", "arm64")
 
 
-def _find_python(version: str, wanted_by: str) -> Path:
+def find_python(version: str, wanted_by: str) -> Path:
     """An interpreter of that version, on the PATH or among pyenv's.
 
     pyenv's own command on the PATH works only where that version is switched on.
@@ -176,12 +176,12 @@ def _find_python(version: str, wanted_by: str) -> Path:
     raise PeerUnavailable(f"{wanted_by} needs Python {version}, which is not installed")
 
 
-def _new_environment(environment: Path, python: Path) -> None:
+def new_environment(environment: Path, python: Path) -> None:
     shutil.rmtree(environment, ignore_errors=True)
-    _uv("venv", "--python", python, environment)
+    run_uv("venv", "--python", python, environment)
 
 
-def _uv(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run_uv(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     uv = Path(sys.executable).parent / "uv"
     command = [str(uv if uv.exists() else "uv"), "--quiet", *map(str, arguments)]
     result = subprocess.run(command, text=True, capture_output=True, check=False)

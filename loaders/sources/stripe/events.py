@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from loaders.errors import TransientSourceError
@@ -132,20 +132,14 @@ def _seconds(value: Any) -> int:
     raise TransientSourceError("stripe: events.list: an event without a time; run again later")
 
 
-@dataclasses.dataclass
-class Changed:
-    """The objects of one kind that a window says have changed, by id."""
+def changed_objects(events: Iterable[Event], seen: Collection[str]) -> dict[str, int | None]:
+    """The objects that events are about, by id, and when they were created (Unix seconds).
 
-    created: dict[str, int | None] = dataclasses.field(default_factory=dict)
-    events: dict[str, list[Event]] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def of(cls, events: Iterable[Event], seen: Iterable[str]) -> Changed:
-        """What the events come to, but for those that were dealt with already."""
-        changed, known = cls(), set(seen)
-        for event in events:
-            if event.event_id not in known:
-                changed.events.setdefault(event.object_id, []).append(event)
-                if changed.created.get(event.object_id) is None:
-                    changed.created[event.object_id] = event.created
-        return changed
+    Of events that were not seen yet, in their order.
+    """
+    changed: dict[str, int | None] = {}
+    for event in events:
+        if event.event_id not in seen:
+            created = changed.get(event.object_id)
+            changed[event.object_id] = event.created if created is None else created
+    return changed

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from loaders.errors import SourceError
 from loaders.items import Cursor, Deleted, FetchRequest, Item, Land, Listed
 from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, StripeClient
-from loaders.sources.stripe.events import KEPT_DAYS, Changed, Event, Window, read_windows
+from loaders.sources.stripe.events import KEPT_DAYS, Event, Window, changed_objects, read_windows
 from loaders.sources.stripe.fetching import Fetcher, Held
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind, kinds_of
 from loaders.sources.stripe.listing import Listing
@@ -240,7 +240,8 @@ class AccountSync:
             yield from self._move(kind, position)
         for name, failure in listing.failures.items():
             self._fail(name, failure)
-        yield Land()
+        if not all(map(self._is_only_new, kinds)):
+            yield Land()  # what follows asks what is held
         for kind in kinds:
             if not listing.left(kind) and kind.name not in listing.failures:
                 yield from self._end_listing(kind)
@@ -339,10 +340,10 @@ class AccountSync:
         before = self._position(kind)
         since = before.until - self._config.event_overlap_seconds
         events = [event for event in window.events if event.kind == kind.name and event.at >= since]
-        changed = Changed.of(events, before.seen)
+        changed = changed_objects(events, set(before.seen))
         done: set[str] = set()
         yield from self._list_new(kind, changed, done)
-        left = [key for key in changed.created if key not in done]
+        left = [key for key in changed if key not in done]
         for start in range(0, len(left), _STEP):
             if self._fetcher.bounds.is_reached or kind.name in self._request.failures:
                 break
@@ -350,10 +351,12 @@ class AccountSync:
             yield from self._move(kind, self._reached(kind, before, window, events, done))
         yield from self._move(kind, self._reached(kind, before, window, events, done))
 
-    def _list_new(self, kind: Kind, changed: Changed, done: set[str]) -> Iterator[Item]:
+    def _list_new(
+        self, kind: Kind, changed: Mapping[str, int | None], done: set[str]
+    ) -> Iterator[Item]:
         """List what the window says is new, where that takes fewer requests than single reads."""
         since = self._position(kind).until - self._config.event_overlap_seconds
-        new = {key: at for key, at in changed.created.items() if at is not None and at >= since}
+        new = {key: at for key, at in changed.items() if at is not None and at >= since}
         if len(new) <= len(kind.lists) + math.ceil(len(new) / PAGE_SIZE):
             return
         held = Held(self._request, kind, list(new))
