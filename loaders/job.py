@@ -136,7 +136,17 @@ class Job:
     def log(
         self, event_type: str, payload: Mapping[str, Any], error_message: str | None = None
     ) -> None:
-        """Write an ingestion event of this run."""
+        """Write an ingestion event of this run, unless the run has ended.
+
+        A signal ends a run while its work is still at it: nothing may follow the end.
+        """
+        with self._event_lock:
+            if not self._ended:
+                self._write(event_type, payload, error_message)
+
+    def _write(
+        self, event_type: str, payload: Mapping[str, Any], error_message: str | None = None
+    ) -> None:
         log_event(
             self.warehouse,
             event_type,
@@ -167,7 +177,7 @@ class Job:
             if self.cancelled.is_set():
                 raise LandfallError(f"{self.job_name}: ended before it began; run it again")
             self._started_at = time.monotonic()
-            self.log(
+            self._write(
                 "job.started",
                 {
                     "job_name": self.job_name,
@@ -189,7 +199,7 @@ class Job:
                 return
             self._ended = True
             crashpoints.reached("end.before_event")
-            self.log(
+            self._write(
                 event_type,
                 {
                     "job_name": self.job_name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import signal
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import duckdb
 import pytest
 
 from loaders import errors
-from loaders.errors import MAX_MESSAGE, WarehouseError, register_secret
+from loaders.errors import MAX_MESSAGE, Interrupted, WarehouseError, register_secret
 from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool_dir
 from loaders.job import Job
 from loaders.warehouse import Warehouse
@@ -300,3 +301,13 @@ def test_an_unpaired_surrogate_does_not_keep_an_event_out(warehouse: Warehouse) 
     assert spooled(warehouse) == []
     [event] = events(warehouse)
     assert (event["error_message"], event["payload"]) == ("no file ?.txt", {"path": "?"})
+
+
+def test_nothing_follows_the_end_of_a_run(warehouse: Warehouse) -> None:
+    """A signal ends the run; its work notices, and has a failure of its own to tell."""
+    job = Job(warehouse, job_name="next", source_system="acme", connection_name="acct1")
+    job.start()
+    job.fail(Interrupted(signal.SIGINT))
+    job.log("ingestion.failed", {"step": "extract"}, "cancelled")
+    job.complete({})
+    assert event_types(warehouse) == ["job.started", "job.failed"]

@@ -1,0 +1,56 @@
+"""`run.py build`: dbt build as a logged job."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from loaders.commands.parsers import add_command, warehouse_of
+from loaders.config import configure_dlt
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    build = add_command(
+        commands,
+        "build",
+        run,
+        "dbt build as a logged job",
+        "Everything after the options goes to dbt build, such as --select. Unlike a plain"
+        " dbt build, a project that does not compile is logged as job.failed too.",
+    )
+    build.usage = "run.py build [options] [DBT_ARGUMENT ...]"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it."""
+    configure_dlt()
+    from loaders import transform
+    from loaders.job import Job, run_supervised
+
+    warehouse = warehouse_of(options)
+    arguments: list[str] = options.dbt_arguments
+    job = Job(
+        warehouse, job_name="build", source_system="dbt", parameters={"dbt_arguments": arguments}
+    )
+
+    def work() -> None:
+        job.start()
+        try:
+            job.step = "merge"
+            with warehouse.open():
+                result = transform.build(
+                    warehouse.target, job.correlation_id, arguments, quiet=False
+                )
+                counts = transform.merge_counts(warehouse, job.correlation_id)
+                job.step = "check" if not result.error or result.failed else "merge"
+                if result.error:
+                    raise result.error
+                job.complete({**counts, "tests": result.tests, "merge": {}})
+        except BaseException as error:
+            job.fail(error)
+            raise
+
+    run_supervised(job, work)
+    print(f"run: {job.correlation_id}")
+    return 0

@@ -1,0 +1,89 @@
+"""What the parsers of several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from loaders.config import load_target
+from loaders.each_connection import ONE_OF_SEVERAL
+from loaders.option_values import duration, positive
+
+if TYPE_CHECKING:
+    from loaders.warehouse import Warehouse
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[Any], int],
+    help_text: str,
+    more: str = "",
+    *,
+    has_target: bool = True,
+) -> argparse.ArgumentParser:
+    """Add a command, with the options that all have; `run` takes options, returns an exit code."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}. {more}".strip()
+    )
+    parser.set_defaults(command=run)
+    common = parser.add_argument_group("common options")
+    if has_target:
+        common.add_argument("--target", metavar="NAME", help="dbt target (default: the profile's)")
+    common.add_argument(
+        "--lock-wait",
+        type=duration,
+        default=60.0,
+        metavar="TIME",
+        help="how long to wait for a warehouse file or connection in use (default 60s)",
+    )
+    common.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="log lines (default text)"
+    )
+    common.add_argument("--debug", action="store_true", help="debug log lines and tracebacks")
+    return parser
+
+
+def add_connection(
+    parser: argparse.ArgumentParser,
+    help_text: str = "configured connection (default: the only one)",
+) -> None:
+    """Add --connection, for one."""
+    parser.add_argument("--connection", metavar="NAME", help=help_text)
+
+
+def add_connections(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --connection, for several, --all and --parallel."""
+    parser.add_argument(
+        "--connection",
+        action="append",
+        metavar="NAME",
+        help=f"configured connection, more than once for several (default: {default})",
+    )
+    parser.add_argument(
+        "--all", dest="all_connections", action="store_true", help="all configured connections"
+    )
+    parser.add_argument(
+        "--parallel",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="of several connections, run so many at a time (default 1)",
+    )
+    parser.add_argument(ONE_OF_SEVERAL, help=argparse.SUPPRESS)
+
+
+def add_sandbox_size(parser: argparse.ArgumentParser, unit: str = "messages or charges") -> None:
+    """Add --sandbox-size."""
+    sandbox = parser.add_argument_group("sandbox (when no connection is configured)")
+    sandbox.add_argument(
+        "--sandbox-size", type=positive, metavar="N", help=f"{unit} (default: some hundred)"
+    )
+
+
+def warehouse_of(options: argparse.Namespace) -> Warehouse:
+    """The warehouse that the options name. Raises ConfigError."""
+    from loaders.warehouse import open_warehouse
+
+    return open_warehouse(load_target(options.target), options.lock_wait)

@@ -1,0 +1,115 @@
+"""`run.py gmail`, `stripe`, `retry` and `check`: the commands that read a source."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from loaders.commands.parsers import (
+    add_command,
+    add_connection,
+    add_connections,
+    add_sandbox_size,
+    warehouse_of,
+)
+from loaders.config import SOURCES, configure_dlt
+from loaders.errors import UsageError
+from loaders.option_values import duration, moment, names, positive
+from loaders.times import FORMS
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    gmail = add_command(commands, "gmail", _fetch, "fetch a mailbox, merge it, check it")
+    _add_source_options(gmail, "messages")
+    gmail.set_defaults(source="gmail", objects=None)
+    stripe = add_command(commands, "stripe", _fetch, "fetch a Stripe account, merge it, check it")
+    _add_source_options(stripe, "charges")
+    stripe.add_argument(
+        "--objects",
+        type=names,
+        metavar="A,B",
+        help="object types to read (default: the connection's, all unless it says otherwise)",
+    )
+    stripe.set_defaults(source="stripe")
+    _add_retry(commands)
+    check = add_command(
+        commands,
+        "check",
+        _check,
+        "whether credentials, mailbox, quota and warehouse are there",
+        "One line for each, with what to do about one that fails. Writes no data and no event.",
+    )
+    check.add_argument("source", nargs="?", choices=SOURCES, help="default: what is configured")
+    add_connection(check)
+    add_sandbox_size(check)
+
+
+def _add_retry(commands: Any) -> None:
+    retry = add_command(
+        commands,
+        "retry",
+        _retry,
+        "read what lies among the dead letters again",
+        "A run of each connection that has some. What is stored this time leaves the dead letters,"
+        " what fails again stays.",
+    )
+    retry.add_argument("source", nargs="?", choices=SOURCES, help="default: what is configured")
+    add_connections(retry, "all")
+    add_sandbox_size(retry)
+    retry.set_defaults(dry_run=False)
+
+
+def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
+    add_connections(parser, "the only one")
+    parser.add_argument("--since", type=moment, metavar="TIME", help=f"not older than: {FORMS}")
+    parser.add_argument("--until", type=moment, metavar="TIME", help="older than: the same forms")
+    parser.add_argument(
+        "--full-resync", action="store_true", help="read everything again, held or not"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="objects in a load package, 64 MB at most (default: 5000, more if it goes fast)",
+    )
+    parser.add_argument(
+        "--max-duration",
+        type=duration,
+        default=3000.0,
+        metavar="TIME",
+        help="stop fetching after so long, then merge and check (default 50m)",
+    )
+    parser.add_argument(
+        "--max-objects", type=positive, metavar="N", help="fetch at most so many objects"
+    )
+    parser.add_argument(
+        "--until-done", action="store_true", help="go on in further runs until nothing is left"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="fetch and count; write nothing, not even events"
+    )
+    add_sandbox_size(parser, unit)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    if options.since and options.until and options.since >= options.until:
+        raise UsageError("--since: expected a time before --until")
+    return _source_command("fetch", options)
+
+
+def _retry(options: argparse.Namespace) -> int:
+    return _source_command("retry", options)
+
+
+def _check(options: argparse.Namespace) -> int:
+    return _source_command("check", options)
+
+
+def _source_command(name: str, options: argparse.Namespace) -> int:
+    configure_dlt()
+    from loaders import source_command
+
+    command: Callable[..., int] = getattr(source_command, name)
+    return command(options, warehouse_of(options))
