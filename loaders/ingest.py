@@ -186,6 +186,7 @@ class Ingestion:
             raise
         finally:
             source.close()
+            landing.close()
             self._progress.stop()
         counts = landing.counts
         return {

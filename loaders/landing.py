@@ -2,6 +2,7 @@
 
 A package is visible only when it is complete (its row in _dlt_loads), so a cursor is
 never visible without the objects it covers, and a killed run leaves nothing half done.
+One package is loaded while the next is collected: never more than these two are in memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from loaders.idem_keys import idem_key
@@ -51,6 +53,9 @@ class Landing:
     `idem_key_of` and `created_at_of` take (item, payload). A chunk holds `batch_size`
     objects; without one, chunks grow from DEFAULT_BATCH_SIZE while they come fast. With
     `dry_run` everything is checked and counted and nothing is written.
+
+    Each method but `close` raises LandingError when a package before did not load; then that
+    package stays on disk, nothing after it is loaded, and the next run lands it.
     """
 
     def __init__(
@@ -83,6 +88,9 @@ class Landing:
         self._bytes = 0
         self._chunk_began = time.monotonic()
         self._loader = PackageLoader(warehouse, *self._source, self._refused_row)
+        # A single thread: packages follow each other, and dlt's pipeline belongs to a thread.
+        self._thread = ThreadPoolExecutor(1, "landfall-landing")
+        self._loading: Future[list[Row]] | None = None
 
     def observe(self, item: Observed) -> None:
         """Queue one object; what fails the gate or has no key becomes a dead letter."""
@@ -126,26 +134,39 @@ class Landing:
         self._cursors[cursor.stream] = cursor
 
     def flush(self) -> None:
-        """Land what is queued as one load package.
+        """Land what is queued, and return when all of it is landed."""
+        self._hand_over()
+        self._wait()
 
-        Raises LandingError; then the package stays on disk and the next run lands it.
-        """
+    def load_pending(self) -> None:
+        """Load the package that an earlier process left on disk, before anything new."""
+        if not self._dry_run:
+            self._thread.submit(self._loader.load_pending).result()
+
+    def close(self) -> None:
+        """Wait for the package under way, however it ends; what is queued is dropped."""
+        self._thread.shutdown()
+
+    def _hand_over(self) -> None:
+        """Begin to load what is queued as one package, after the one before it."""
         if not (self._objects or self._dead_letters or self._cursors):
             return
+        self._wait()
         cursors = [self._cursor_row(cursor) for cursor in self._cursors.values()]
         package = Package(self._objects, self._dead_letters, cursors)
         self._objects, self._dead_letters, self._bytes = [], [], 0
         self._cursors = {}
         if not self._dry_run:
-            for refused in self._loader.load(package):
-                self._count_refused(refused)
+            self._loading = self._thread.submit(self._loader.load, package)
         self.counts.chunks += 1
         self._begin_chunk()
 
-    def load_pending(self) -> None:
-        """Load the package that an earlier process left on disk, before anything new."""
-        if not self._dry_run:
-            self._loader.load_pending()
+    def _wait(self) -> None:
+        """Wait for the package under way."""
+        loading, self._loading = self._loading, None
+        if loading is not None:
+            for refused in loading.result():
+                self._count_refused(refused)
 
     def _begin_chunk(self) -> None:
         """Let the next chunk be larger when this one came fast.
@@ -205,7 +226,7 @@ class Landing:
         """
         queued = len(self._objects) + len(self._dead_letters)
         if queued and (queued >= self._batch_size or self._bytes + size > self._batch_bytes):
-            self.flush()
+            self._hand_over()
 
     def _cursor_row(self, cursor: Cursor) -> Row:
         text = json.dumps(cursor.value, separators=(",", ":"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import json
@@ -168,13 +169,14 @@ def _within_run(
         volatile_keys=source.volatile_keys,
         batch_size=batch_size,
     )
-    landing.load_pending()
-    for item in source.items(clock):
-        if isinstance(item, Observed):
-            landing.observe(item)
-        else:
-            landing.set_aside(item.object_type, item.external_id, item.reason)
-    landing.flush()
+    with contextlib.closing(landing):
+        landing.load_pending()
+        for item in source.items(clock):
+            if isinstance(item, Observed):
+                landing.observe(item)
+            else:
+                landing.set_aside(item.object_type, item.external_id, item.reason)
+        landing.flush()
     counts = dict.fromkeys(transform.MERGE_ACTIONS, 0)
     if merge:
         with warehouse.open():
