@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loaders import crashpoints, dead_letters, transform
+from loaders import batch_size, crashpoints, dead_letters, transform
+from loaders.batch_size import FIRST, BatchSize
 from loaders.config import SOURCES
 from loaders.errors import LandfallError, LandingError, SourceError, describe
 from loaders.items import (
@@ -128,6 +129,7 @@ class Ingestion:
             timeout_seconds=options.max_duration + HARD_TIMEOUT_MARGIN,
         )
         self.summary: RunSummary | None = None
+        self._batch_size = BatchSize(FIRST, "nothing is known")
         self._settled: list[str] = []
         self._failures: dict[str, SourceError] = {}
         self._warehouse = warehouse
@@ -158,7 +160,11 @@ class Ingestion:
             duration = round(time.monotonic() - began, 3)
             self.job.log(
                 "ingestion.failed",
-                {"duration_seconds": duration, "step": self.job.step},
+                {
+                    "duration_seconds": duration,
+                    "step": self.job.step,
+                    "batch": self._batch_size.telemetry(),
+                },
                 describe(error),
             )
             raise
@@ -171,6 +177,7 @@ class Ingestion:
         usage = Usage()
         self.job.step = "extract"
         source = self._open_source()
+        self._batch_size = self._choose_batch_size(dry_run)
         landing = self._new_landing(source, dry_run)
         tally = Tally()
         try:
@@ -202,6 +209,8 @@ class Ingestion:
             "retries": usage.retries,
             "throttled_seconds": round(usage.throttled_seconds, 3),
             "chunks": counts.chunks,
+            "batch": {**self._batch_size.telemetry(), "largest": counts.largest_chunk},
+            "load_seconds": round(counts.load_seconds, 3),
             "mode": request.mode,
             "has_more": request.has_more,
             "deferred": request.deferred,
@@ -277,8 +286,24 @@ class Ingestion:
                     f" fetched, all others are stored; the next run tries them again{then}"
                 )
             self.job.step = "end"
-            self.job.complete({**counts, "tests": result.tests, "merge": result.merge})
+            self.job.complete(
+                {
+                    **counts,
+                    "tests": result.tests,
+                    "merge": result.merge,
+                    "merge_seconds": result.merge_seconds,
+                    "build_seconds": result.seconds,
+                }
+            )
             self.summary.duration_seconds = self.job.duration_seconds
+
+    def _choose_batch_size(self, dry_run: bool) -> BatchSize:
+        if self._options.batch_size is not None:
+            return batch_size.fixed(self._options.batch_size)
+        if dry_run:
+            return self._batch_size
+        connection_name = self.job.connection_name or ""
+        return batch_size.choose(self._warehouse, self.job.source_system, connection_name)
 
     def _new_landing(self, source: Source, dry_run: bool) -> Landing:
         return Landing(
@@ -289,8 +314,9 @@ class Ingestion:
             idem_key_of=source.idem_key,
             created_at_of=source.created_at,
             volatile_keys=source.volatile_keys,
-            batch_size=self._options.batch_size,
+            batch_size=self._batch_size,
             dry_run=dry_run,
+            check_lease=self.job.check_lease,
         )
 
     def _request(self, usage: Usage, began: float, dry_run: bool) -> FetchRequest:

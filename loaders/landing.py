@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from loaders.batch_size import FIRST, BatchSize
 from loaders.idem_keys import idem_key
 from loaders.items import Cursor, Deleted, Observed
 from loaders.landing_tables import Row
@@ -24,12 +25,6 @@ from loaders.packages import Package, PackageLoader
 from loaders.payloads import TOMBSTONE_HASH, admit
 from loaders.warehouse import Warehouse
 
-DEFAULT_BATCH_SIZE = 5_000
-"""Objects in a load package, at most; of later ones when a source is fast, see Landing."""
-MAX_BATCH_SIZE = 80_000
-"""Objects in a load package, at most, however fast a source is."""
-GROW_WITHIN_SECONDS = 10.0
-"""A package holds twice as many objects as the last when that took no longer in all."""
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
 """Payload bytes in a load package, at most (but always one object)."""
 
@@ -44,15 +39,19 @@ class LandingCounts:
     dead_lettered: int = 0
     bytes: int = 0
     chunks: int = 0
+    largest_chunk: int = 0
+    """Objects and dead letters in the largest of them."""
+    load_seconds: float = 0.0
+    """Of loading them, most of it while others were collected."""
     objects: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Landing:
     """Collects what one run observed and lands it chunk by chunk.
 
-    `idem_key_of` and `created_at_of` take (item, payload). A chunk holds `batch_size`
-    objects; without one, chunks grow from DEFAULT_BATCH_SIZE while they come fast. With
-    `dry_run` everything is checked and counted and nothing is written.
+    `idem_key_of` and `created_at_of` take (item, payload). A chunk holds what `batch_size` says,
+    FIRST objects and as many as the first ones teach without one. With `dry_run` everything is
+    checked and counted and nothing is written. `check_lease` raises when the run may land no more.
 
     Each method but `close` raises LandingError when a package before did not load; then that
     package stays on disk, nothing after it is loaded, and the next run lands it.
@@ -68,9 +67,10 @@ class Landing:
         idem_key_of: Callable[[Observed, Mapping[str, Any]], str],
         created_at_of: CreatedAt = lambda *_: None,
         volatile_keys: Iterable[str] = (),
-        batch_size: int | None = None,
+        batch_size: BatchSize | None = None,
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         dry_run: bool = False,
+        check_lease: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts = LandingCounts()
         self._source = (source_system, connection_name)
@@ -78,8 +78,7 @@ class Landing:
         self._idem_key_of = idem_key_of
         self._created_at_of = created_at_of
         self._volatile_keys = tuple(volatile_keys)
-        self._batch_size = batch_size or DEFAULT_BATCH_SIZE
-        self._grows = batch_size is None
+        self.batch_size = batch_size or BatchSize(FIRST, "nothing is known")
         self._batch_bytes = batch_bytes
         self._dry_run = dry_run
         self._objects: list[Row] = []
@@ -87,7 +86,7 @@ class Landing:
         self._cursors: dict[str, Cursor] = {}
         self._bytes = 0
         self._chunk_began = time.monotonic()
-        self._loader = PackageLoader(warehouse, *self._source, self._refused_row)
+        self._loader = PackageLoader(warehouse, *self._source, self._refused_row, check_lease)
         # A single thread: packages follow each other, and dlt's pipeline belongs to a thread.
         self._thread = ThreadPoolExecutor(1, "landfall-landing")
         self._loading: Future[list[Row]] | None = None
@@ -154,12 +153,23 @@ class Landing:
         self._wait()
         cursors = [self._cursor_row(cursor) for cursor in self._cursors.values()]
         package = Package(self._objects, self._dead_letters, cursors)
+        self.batch_size.note(self._queued, time.monotonic() - self._chunk_began)
         self._objects, self._dead_letters, self._bytes = [], [], 0
         self._cursors = {}
         if not self._dry_run:
-            self._loading = self._thread.submit(self._loader.load, package)
+            self._loading = self._thread.submit(self._load, package)
         self.counts.chunks += 1
-        self._begin_chunk()
+        self.counts.largest_chunk = max(
+            self.counts.largest_chunk, len(package.objects) + len(package.dead_letters)
+        )
+        self._chunk_began = time.monotonic()
+
+    def _load(self, package: Package) -> list[Row]:
+        began = time.monotonic()
+        try:
+            return self._loader.load(package)
+        finally:
+            self.counts.load_seconds += time.monotonic() - began
 
     def _wait(self) -> None:
         """Wait for the package under way."""
@@ -167,17 +177,6 @@ class Landing:
         if loading is not None:
             for refused in loading.result():
                 self._count_refused(refused)
-
-    def _begin_chunk(self) -> None:
-        """Let the next chunk be larger when this one came fast.
-
-        A package costs a tenth of a second whatever it holds; what a kill can cost is the
-        time that went into one chunk.
-        """
-        now = time.monotonic()
-        if self._grows and now - self._chunk_began < GROW_WITHIN_SECONDS:
-            self._batch_size = min(2 * self._batch_size, MAX_BATCH_SIZE)
-        self._chunk_began = now
 
     def _count_refused(self, row: Row) -> None:
         object_type = row[3]
@@ -224,9 +223,16 @@ class Landing:
 
         Not as soon as it is full: the last package then has room for the cursor.
         """
-        queued = len(self._objects) + len(self._dead_letters)
-        if queued and (queued >= self._batch_size or self._bytes + size > self._batch_bytes):
+        if self._queued and (
+            self._queued >= self.batch_size.size
+            or self._bytes + size > self._batch_bytes
+            or self.batch_size.is_overtime(time.monotonic() - self._chunk_began)
+        ):
             self._hand_over()
+
+    @property
+    def _queued(self) -> int:
+        return len(self._objects) + len(self._dead_letters)
 
     def _cursor_row(self, cursor: Cursor) -> Row:
         text = json.dumps(cursor.value, separators=(",", ":"))

@@ -47,6 +47,11 @@ def positive(text: str) -> int:
     return number
 
 
+def positive_or_auto(text: str) -> int | None:
+    """A whole number from 1, or None for `auto`, for argparse."""
+    return None if text == "auto" else positive(text)
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names with commas between them, for argparse."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -41,6 +41,10 @@ class BuildResult:
     error: LandfallError | None = None
     merge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What the warehouse reports of the MERGE's job."""
+    merge_seconds: float = 0.0
+    """Of the model raw_objects."""
+    seconds: float = 0.0
+    """Of the whole command, repetitions apart."""
 
     @property
     def tests(self) -> dict[str, int]:
@@ -79,11 +83,14 @@ def _until_settled(once: Callable[[], BuildResult]) -> BuildResult:
 def _build_once(
     target: Target, correlation_id: str, selection: Sequence[str], *, quiet: bool
 ) -> BuildResult:
+    began = time.monotonic()
     result, _ = _invoke(target, correlation_id, ["build", *selection], quiet=quiet)
+    seconds = round(time.monotonic() - began, 3)
     if result.exception is not None:
         error = TransformFailed(f"dbt build: {_said(target, str(result.exception))}")
-        return BuildResult(error=error)
-    return _read_results(result.result.results, result.success, target)
+        return BuildResult(error=error, seconds=seconds)
+    read = _read_results(result.result.results, result.success, target)
+    return dataclasses.replace(read, seconds=seconds)
 
 
 def bootstrap(warehouse: Warehouse) -> None:
@@ -190,11 +197,13 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
     outcomes = {"passed": 0, "warned": 0, "failed": 0}
     failures, warnings = [], []
     merge: dict[str, Any] = {}
+    merge_seconds = 0.0
     for result in results:
         status = str(result.status)
         if result.node.name == "raw_objects":
             said = result.adapter_response
             merge = {name: said[name] for name in _MERGE_STATISTICS if name in said}
+            merge_seconds = round(result.execution_time, 3)
         if result.node.resource_type in ("test", "unit_test"):
             outcome = {"pass": "passed", "success": "passed", "warn": "warned"}
             outcomes[outcome.get(status, "failed")] += 1
@@ -212,7 +221,13 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
         error.retryable = all(_may_pass(target, failure.message or "") for failure in failures)
     elif not success:
         error = TransformFailed("dbt build: failed without a failed node; see its log")
-    return BuildResult(**outcomes, warnings=tuple(warnings), error=error, merge=merge)
+    return BuildResult(
+        **outcomes,
+        warnings=tuple(warnings),
+        error=error,
+        merge=merge,
+        merge_seconds=merge_seconds,
+    )
 
 
 def _may_pass(target: Target, message: str) -> bool:

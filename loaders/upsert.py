@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from loaders import transform
+from loaders.batch_size import fixed
 from loaders.config import load_target
 from loaders.idem_keys import IdemKeyFunction
 from loaders.ingest import Ingestion, IngestOptions
@@ -167,7 +168,7 @@ def _within_run(
         idem_key_of=source.idem_key,
         created_at_of=source.created_at,
         volatile_keys=source.volatile_keys,
-        batch_size=batch_size,
+        batch_size=None if batch_size is None else fixed(batch_size),
     )
     with contextlib.closing(landing):
         landing.load_pending()

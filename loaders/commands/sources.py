@@ -15,7 +15,7 @@ from loaders.commands.parsers import (
 )
 from loaders.config import SOURCES, configure_dlt
 from loaders.errors import UsageError
-from loaders.option_values import duration, moment, names, positive
+from loaders.option_values import duration, moment, names, positive, positive_or_auto
 from loaders.times import FORMS
 
 
@@ -70,9 +70,10 @@ def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
     )
     parser.add_argument(
         "--batch-size",
-        type=positive,
+        type=positive_or_auto,
         metavar="N",
-        help="objects in a load package, 64 MB at most (default: 5000, more if it goes fast)",
+        help="objects in a load package, 64 MB at most, or auto: as many as this connection's"
+        " runs have taught (default auto)",
     )
     parser.add_argument(
         "--max-duration",

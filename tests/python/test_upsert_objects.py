@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loaders import landing, packages, transform
+from loaders import packages, transform
 from loaders.errors import LandfallError, LandingError
 from loaders.idem_keys import IdemKeyFunction, idem_key
 from loaders.ingest import DeadLettered
@@ -161,24 +161,6 @@ def test_a_generator_is_read_one_package_ahead_and_no_further(
     result = upsert(warehouse, objects(), batch_size=10, merge=False)
     assert result.landed == queued(warehouse) == 35
     assert taken_while_loading == furthest
-
-
-@pytest.mark.parametrize(
-    ("within", "packages"),
-    [pytest.param(3600.0, [2, 4, 8, 1], id="fast"), pytest.param(0.0, [2] * 7 + [1], id="slow")],
-)
-def test_a_package_grows_while_objects_come_fast(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, within: float, packages: list[int]
-) -> None:
-    monkeypatch.setattr(landing, "DEFAULT_BATCH_SIZE", 2)
-    monkeypatch.setattr(landing, "MAX_BATCH_SIZE", 8)
-    monkeypatch.setattr(landing, "GROW_WITHIN_SECONDS", within)
-    upsert(warehouse, widgets(15), merge=False)
-    rows = warehouse.execute(
-        "select count(*) from events_staging.landed_objects group by _dlt_load_id"
-        " order by _dlt_load_id"
-    )
-    assert [count for (count,) in rows] == packages
 
 
 @pytest.mark.parametrize(

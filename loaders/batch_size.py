@@ -1,0 +1,88 @@
+"""How many objects go into a load package: a fixed number, or what the connection's runs teach.
+
+A package costs a share of a second on DuckDB and seconds on BigQuery, whatever it holds; a kill
+costs the time that went into one package. So packages grow while they come fast, and shrink when
+they take long or do not load at all. Each run goes on where the last one of its connection was.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+from loaders.warehouse import Warehouse
+
+SMALLEST, FIRST, LARGEST = 100, 5_000, 80_000
+"""Objects: the least and the most in a package, and the number of a connection's first ones."""
+CHEAP_SECONDS = 10.0
+"""A full package that took no longer, from its first object until it could be handed over, is
+followed by one of twice as many objects."""
+OVERTIME_SECONDS = 120.0
+"""A package that takes longer is landed as it is, and followed by one of half as many objects."""
+_LEARN_FROM_DAYS = 30
+
+
+class BatchSize:
+    """Objects in a load package, `size`, and why so many."""
+
+    def __init__(self, size: int, reason: str, *, is_fixed: bool = False) -> None:
+        self.size = size
+        self._first = size
+        self._reason = reason
+        self._is_fixed = is_fixed
+
+    def note(self, objects: int, seconds: float) -> None:
+        """Learn from a package: how many objects it got, and how long they took."""
+        if self._is_fixed:
+            return
+        if seconds > OVERTIME_SECONDS:
+            self._become(self.size // 2, f"halved: {objects} objects took {seconds:.0f} s")
+        elif objects >= self.size and seconds < CHEAP_SECONDS:
+            self._become(self.size * 2, f"doubled: {objects} objects took {seconds:.1f} s")
+
+    def is_overtime(self, seconds: float) -> bool:
+        """Whether a package has been collected for too long."""
+        return not self._is_fixed and seconds > OVERTIME_SECONDS
+
+    def telemetry(self) -> dict[str, Any]:
+        """As ingestion events record it; `choose` of the next run reads it."""
+        return {
+            "mode": "fixed" if self._is_fixed else "auto",
+            "first": self._first,
+            "last": self.size,
+            "reason": self._reason,
+        }
+
+    def _become(self, size: int, reason: str) -> None:
+        size = min(max(size, SMALLEST), LARGEST)
+        if size != self.size:
+            self.size, self._reason = size, reason
+
+
+def fixed(size: int) -> BatchSize:
+    """The number that was asked for."""
+    return BatchSize(size, "asked for", is_fixed=True)
+
+
+def choose(warehouse: Warehouse, source_system: str, connection_name: str) -> BatchSize:
+    """What the last run of a connection came to; half of it when that run could not land."""
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(days=_LEARN_FROM_DAYS)
+    rows = warehouse.execute(
+        f"select event_type, {warehouse.json_as_text('payload')}"
+        f" from {warehouse.table('event_log')}"
+        " where event_type in ('ingestion.completed', 'ingestion.failed')"
+        " and source_system = ? and connection_name = ?"
+        f" and created_at >= {warehouse.timestamp_parameter}"
+        f" and {warehouse.json_text('payload', '$.batch.mode')} = 'auto'"
+        " order by created_at desc limit 1",
+        (source_system, connection_name, since.isoformat()),
+    )
+    if not rows:
+        return BatchSize(FIRST, "first packages of this connection")
+    event_type, payload = rows[0]
+    told = json.loads(payload)
+    size = min(max(int(told["batch"]["last"]), SMALLEST), LARGEST)
+    if event_type == "ingestion.failed" and told["step"] == "land":
+        return BatchSize(max(size // 2, SMALLEST), "halved: the last run could not land")
+    return BatchSize(size, "as the last run left it")
