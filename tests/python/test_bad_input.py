@@ -145,7 +145,7 @@ def test_each_is_stored_as_it_is_or_set_aside_with_the_reason(
 
 
 def test_a_thread_that_cannot_be_read_is_read_message_by_message(
-    warehouse: Warehouse, core_build: None
+    warehouse: Warehouse, merge_only: None
 ) -> None:
     bodies = (b"", b'{"messages": 5}', b'{"messages": [{}, {"id": 7}]}', b'{"messages": ["\xff"]}')
     with Sandbox(size=0) as sandbox:
@@ -162,7 +162,7 @@ def test_a_thread_that_cannot_be_read_is_read_message_by_message(
         assert stored(warehouse).keys() == set(sandbox.live_ids())
 
 
-def test_labels_of_another_kind_do_not_end_the_run(warehouse: Warehouse, core_build: None) -> None:
+def test_labels_of_another_kind_do_not_end_the_run(warehouse: Warehouse, merge_only: None) -> None:
     with Sandbox(size=0) as sandbox:
         message_id = sandbox.insert(b"Subject: x\r\n\r\n")
         body = message(labelIds=[["TRASH"]]).replace(b"ID", message_id.encode())

@@ -67,7 +67,7 @@ def run_widgets(warehouse: Warehouse, number: int, **options: Any) -> Run:
     )
 
 
-@pytest.mark.usefixtures("core_build")
+@pytest.mark.usefixtures("merge_only")
 def test_each_run_goes_on_where_the_last_one_was(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +98,7 @@ def test_each_run_goes_on_where_the_last_one_was(
     assert run_widgets(warehouse, 1).telemetry["batch"]["first"] == told["last"]
 
 
-@pytest.mark.usefixtures("core_build")
+@pytest.mark.usefixtures("merge_only")
 def test_a_slow_source_does_not_fill_its_packages(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

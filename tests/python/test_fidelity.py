@@ -103,7 +103,7 @@ def header_of(source: bytes) -> tuple[str, str]:
 
 
 def test_full_is_stored_as_the_api_sent_it(
-    warehouse: Warehouse, mailbox: tuple[Sandbox, dict[str, bytes]], core_build: None
+    warehouse: Warehouse, mailbox: tuple[Sandbox, dict[str, bytes]], merge_only: None
 ) -> None:
     sandbox, put_in = mailbox
     sandbox.reset_stats()
@@ -122,7 +122,7 @@ def test_full_is_stored_as_the_api_sent_it(
 
 
 def test_raw_is_stored_byte_by_byte(
-    warehouse: Warehouse, mailbox: tuple[Sandbox, dict[str, bytes]], core_build: None
+    warehouse: Warehouse, mailbox: tuple[Sandbox, dict[str, bytes]], merge_only: None
 ) -> None:
     sandbox, put_in = mailbox
     found = payloads(warehouse, run_gmail(warehouse, sandbox, fetch_format="raw"), sandbox)

@@ -32,7 +32,7 @@ from .conftest import (
 )
 from .test_ingest_gmail import fault, fetched, message_of, without_attachment_ids
 
-pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("merge_only"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -504,11 +504,11 @@ def test_a_retry_reads_dead_letters_again_and_settles_them(
 ) -> None:
     ids = mailbox.live_ids()
     poisoned = [{"match": {"method": "messages.get", "id": key}, "times": None} for key in ids[:3]]
-    mailbox.set_faults([{**rule, "action": {"body": "<html>"}} for rule in poisoned])
+    mailbox.set_faults([{**rule, "action": {"json": [1]}} for rule in poisoned])
     run_gmail(warehouse, mailbox)
     assert len(Stored(warehouse, "gmail", "acct1").dead_letters()) == 3
 
-    mailbox.set_faults([{**poisoned[0], "action": {"body": "<html>"}}])
+    mailbox.set_faults([{**poisoned[0], "action": {"json": [1]}}])
     mailbox.change(delete=[ids[2]])
     mailbox.reset_stats()
     run = run_gmail(warehouse, mailbox, IngestOptions(retry=True))

@@ -32,7 +32,7 @@ from .conftest import (
     stored,
 )
 
-pytestmark = pytest.mark.usefixtures("core_build")
+pytestmark = pytest.mark.usefixtures("merge_only")
 
 ENDED_WELL = ["job.started", "ingestion.completed", "job.completed"]
 DEAD_LETTERED = ["job.started", "ingestion.completed", "job.failed"]
@@ -273,17 +273,18 @@ def test_what_does_not_pass_fails_the_run_and_can_be_retried(
     assert (failed["retryable"], failed["step"]) == (True, "extract")
 
 
-HTML = "<!doctype html><title>Sign in</title>"
+NO_JSON = {"body": "Sign in", "content_type": "application/json"}
+REPEATED = '{"id": "x", "id": "y"}'
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "reason"),
     [
-        pytest.param({"body": HTML}, "not JSON", id="HTML instead of JSON"),
+        pytest.param(NO_JSON, "not JSON", id="no JSON"),
         pytest.param({"mutate": {"remove": ["id"]}}, "without an id", id="no id"),
         pytest.param({"json": [1, 2]}, "not a JSON object", id="a list"),
-        pytest.param({"body": '{"id": "x", "id": "y"}'}, "repeats", id="repeated member"),
+        pytest.param({**NO_JSON, "body": REPEATED}, "repeats", id="repeated member"),
     ],
 )
 def test_an_answer_that_cannot_be_stored_is_set_aside_once(
@@ -315,7 +316,7 @@ def test_an_answer_that_cannot_be_stored_is_set_aside_once(
 @pytest.mark.slow
 def test_a_full_resync_tries_dead_letters_again(warehouse: Warehouse, sandbox: Sandbox) -> None:
     culprit = sandbox.live_ids()[3]
-    fault(sandbox, "messages.get", culprit, body=HTML)
+    fault(sandbox, "messages.get", culprit, **NO_JSON)
     run_gmail(warehouse, sandbox)
     run = run_gmail(warehouse, sandbox, IngestOptions(full_resync=True))
     assert run.error is None

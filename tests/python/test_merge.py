@@ -531,7 +531,7 @@ def test_order_split_and_repetition_do_not_matter(
 
 @pytest.mark.slow
 def test_a_dbt_run_does_what_the_statements_do(
-    warehouse: Warehouse, queue: Queue, core_build: None
+    warehouse: Warehouse, queue: Queue, merge_only: None
 ) -> None:
     """The same history through whole runs and through the captured statements."""
     history = [
@@ -563,7 +563,7 @@ def _item(state: State) -> Item:
 
 
 @pytest.mark.slow
-def test_a_run_lands_its_cursor_with_its_objects(warehouse: Warehouse, core_build: None) -> None:
+def test_a_run_lands_its_cursor_with_its_objects(warehouse: Warehouse, merge_only: None) -> None:
     for seconds in (1, 2):
         item = Observed("widget", json.dumps({"id": "a", "n": seconds}), at(seconds), "a")
         run_scripted(warehouse, [item, Cursor("widgets", {"n": seconds}, at(seconds))])

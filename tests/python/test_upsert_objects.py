@@ -36,7 +36,7 @@ from .conftest import (
     stored,
 )
 
-pytestmark = pytest.mark.usefixtures("core_build")
+pytestmark = pytest.mark.usefixtures("merge_only")
 
 CANARY = "canary-content-31f7"
 
