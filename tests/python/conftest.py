@@ -52,15 +52,17 @@ _OWN_VARIABLES = ("LANDFALL_", "SOURCES__", "DBT_", "TRACEPARENT", "DLT_", "GOOG
 
 DUCKDB, EMULATOR = "duckdb", "emulator"
 
-on_both_targets = pytest.mark.parametrize(
-    "target_type",
-    [
-        DUCKDB,
-        # The first one may have to install the emulator.
-        pytest.param(EMULATOR, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-    ],
-    indirect=True,
-)
+
+def on_emulator(*values: Any, id: str | None = None) -> Any:
+    """Parameters of a test that runs on the BigQuery emulator; marks may be among them."""
+    marks = [value for value in values if isinstance(value, pytest.MarkDecorator)]
+    others = [value for value in values if not isinstance(value, pytest.MarkDecorator)]
+    # The first one may have to install the emulator.
+    marks += [pytest.mark.slow, pytest.mark.timeout(600)]
+    return pytest.param(EMULATOR, *others, marks=marks, id=f"{id}-{EMULATOR}" if id else EMULATOR)
+
+
+on_both_targets = pytest.mark.parametrize("target_type", [DUCKDB, on_emulator()], indirect=True)
 """Run the test on DuckDB and on the BigQuery emulator; other tests run on DuckDB alone."""
 
 
