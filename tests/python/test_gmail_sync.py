@@ -120,7 +120,6 @@ def test_a_wider_scope_is_read_whole(warehouse: Warehouse, mailbox: Sandbox) -> 
     assert_mirrors(warehouse, mailbox)
 
 
-@on_both_targets
 def test_expired_history_is_made_up_for_by_a_snapshot(
     warehouse: Warehouse, mailbox: Sandbox
 ) -> None:

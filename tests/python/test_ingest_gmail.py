@@ -26,7 +26,6 @@ from .conftest import (
     event_types,
     events,
     gmail_source,
-    on_both_targets,
     position,
     run_gmail,
     stored,
@@ -90,7 +89,6 @@ def assert_ended(run: Run, warehouse: Warehouse, types: list[str]) -> None:
         assert_accounted(events(warehouse, run.correlation_id)[1]["payload"])
 
 
-@on_both_targets
 def test_a_mailbox_is_stored_as_the_api_sent_it(warehouse: Warehouse, sandbox: Sandbox) -> None:
     run = run_gmail(warehouse, sandbox)
     assert run.error is None
@@ -499,7 +497,6 @@ def is_locked(project: Project) -> bool:
     return b"lock" in done.stderr
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_observations_never_go_back_in_time(
     warehouse: Warehouse, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch

@@ -285,7 +285,6 @@ def test_every_kind_is_typed_alike_on_both_warehouses(
     assert json.loads(text) == SENT["subscription"]["items"]["data"]
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_a_parent_is_missed_where_its_kind_is_loaded(
     project: Project, warehouse: Warehouse

@@ -116,7 +116,6 @@ def test_a_second_upsert_tells_changed_from_unchanged(warehouse: Warehouse) -> N
     assert json.loads(stored(warehouse)["w2"]["payload"]) == {"id": "w2", "size": "other"}
 
 
-@on_both_targets
 def test_volatile_keys_and_created_at_are_honoured(warehouse: Warehouse) -> None:
     moment = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
     for url in ("https://example.test/1", "https://example.test/2"):
@@ -257,7 +256,6 @@ def test_a_load_that_fails_midway_keeps_the_packages_before_it(
     assert queued(warehouse) == 0
 
 
-@on_both_targets
 @pytest.mark.slow
 def test_no_payload_is_left_on_disk(warehouse: Warehouse, project: Project) -> None:
     upsert(warehouse, widgets(5, note=CANARY), batch_size=2)
@@ -315,7 +313,6 @@ def test_what_cannot_be_stored_is_a_dead_letter_with_a_reason(
     assert (object_type, attempts) == ("widget", 1)
 
 
-@on_both_targets
 def test_a_job_with_dead_letters_stores_the_rest_and_fails(warehouse: Warehouse) -> None:
     objects = [*widgets(2), {"size": CANARY}, {"id": "w8", "size": float("nan")}, {"id": "w9"}]
     with pytest.raises(DeadLettered, match=r"2 object\(s\)"):
@@ -340,7 +337,6 @@ def test_a_key_of_another_connection_is_refused(warehouse: Warehouse) -> None:
     assert queued(warehouse) == 0
 
 
-@on_both_targets
 def test_an_error_of_the_iterable_fails_the_job(warehouse: Warehouse) -> None:
     def objects() -> Iterator[dict[str, Any]]:
         yield {"id": "w0"}
