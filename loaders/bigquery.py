@@ -17,7 +17,7 @@ from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
 from google.cloud import bigquery
 
-from loaders.config import Target
+from loaders.config import DEFAULT_LOCK_WAIT, Target
 from loaders.errors import ConfigError, WarehouseError, describe
 from loaders.warehouse import Warehouse
 
@@ -73,7 +73,7 @@ class BigQueryWarehouse(Warehouse):
     json_parameter = "parse_json(?)"
     timestamp_parameter = "cast(? as timestamp)"
 
-    def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
+    def __init__(self, target: Target, lock_wait: float = DEFAULT_LOCK_WAIT) -> None:
         super().__init__(target, lock_wait)
         self._client: bigquery.Client | None = None
 
@@ -123,6 +123,10 @@ class BigQueryWarehouse(Warehouse):
     def json_parsed(self, text: str) -> str:
         """SQL of the JSON value of a text."""
         return f"parse_json({text})"
+
+    def sha256(self, text: str) -> str:
+        """SQL of a text's SHA-256, in lower-case hexadecimal."""
+        return f"to_hex(sha256({text}))"
 
     def insert_event(self, event: Mapping[str, Any]) -> None:
         """Insert a row of event_log; the job has the event's id, so that BigQuery itself

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
+import json
 import os
 import re
 import tomllib
@@ -12,10 +15,12 @@ from typing import Any
 
 import yaml
 
-from loaders.errors import ConfigError, UsageError, register_secret
+from loaders.errors import ConfigError, UsageError, register_secret, register_url_password
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PACKAGE_NAME = "landfall"
+DEFAULT_LOCK_WAIT = 300.0
+"""Seconds to wait for a warehouse file or a connection in use: some fifty short runs."""
 SANDBOX = "sandbox"
 SOURCES = ("gmail", "stripe")
 """Source systems that have a command, and marts of their own, tagged with the name."""
@@ -139,9 +144,22 @@ def load_target(name: str | None = None) -> Target:
             f"{path}: target '{chosen}' has type {settings.get('type')!r};"
             " expected duckdb or bigquery"
         )
-    for secret in ("token", "refresh_token", "client_secret", "keyfile_json", "password"):
-        register_secret(str(settings[secret]) if settings.get(secret) else None)
+    _register_secrets(settings)
     return Target(chosen, settings["type"], settings, directory)
+
+
+def _register_secrets(settings: Mapping[str, Any]) -> None:
+    """Remember the secrets of a profile; a key file's content is a mapping, its JSON, or base64."""
+    for name in ("token", "refresh_token", "client_secret", "private_key", "password"):
+        if settings.get(name):
+            register_secret(str(settings[name]))
+    content = settings.get("keyfile_json")
+    if isinstance(content, str):
+        register_secret(content)
+        with contextlib.suppress(ValueError):
+            content = json.loads(content if "{" in content else base64.b64decode(content))
+    if isinstance(content, Mapping):
+        _register_secrets(content)
 
 
 def _render(value: Any) -> Any:
@@ -181,7 +199,11 @@ class Connection:
 
         key = f"sources.{self.source_system}.{self.name}.{option}"
         value: Any = dlt.config.get(key)
-        return dlt.secrets.get(key) if value is None else value
+        if value is None:
+            value = dlt.secrets.get(key)
+        if isinstance(value, str):
+            register_url_password(value)
+        return value
 
     def secret(self, option: str) -> str | None:
         """A secret option's value, remembered so that no message ever shows it."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from loaders.config import state_dir
-from loaders.errors import WarehouseError, describe, redact, storable
+from loaders.errors import WarehouseError, describe, redact, storable, without_secrets
 from loaders.warehouse import Warehouse
 
 EVENT_TYPES = (
@@ -34,6 +34,10 @@ MAX_PAYLOAD_BYTES = 16 * 1024
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 logger = logging.getLogger(__name__)
+
+
+class EventNotKept(WarehouseError):
+    """Neither the warehouse nor the spool takes an event; it is printed, and that is all."""
 
 
 def trace_id_from_environment() -> str | None:
@@ -55,24 +59,26 @@ def log_event(
     error_message: str | None = None,
     payload: Mapping[str, Any] | None = None,
     created_at: dt.datetime | None = None,
+    event_id: str | None = None,
 ) -> str:
-    """Append one event and return its event_id.
+    """Append one event and return its event_id; one with an `event_id` that is there is not.
 
     `status` is `failed` for *.failed events and `ok` otherwise; the error message is
     redacted and cut to 500 characters. Raises ValueError for an unknown event type, a
     missing source_system or correlation_id, a failure without a message, or a payload
     over 16 KB. A warehouse that cannot take the event is no error here: it is spooled.
+    Raises EventNotKept when it cannot be spooled either.
     """
     failed = event_type.endswith(".failed")
     _check(event_type, source_system, correlation_id, error_message, failed)
-    text = None if payload is None else storable(_as_json(payload))
+    text = None if payload is None else storable(_as_json(_without_secrets(payload)))
     if text is not None and len(text.encode()) > MAX_PAYLOAD_BYTES:
         raise ValueError(
             f"{event_type}: payload of {len(text.encode())} bytes, expected at most"
             f" {MAX_PAYLOAD_BYTES}; telemetry only, no object content"
         )
     event: dict[str, Any] = {
-        "event_id": str(uuid.uuid4()),
+        "event_id": event_id or str(uuid.uuid4()),
         "event_type": event_type,
         "source_system": source_system,
         "connection_name": connection_name,
@@ -95,11 +101,16 @@ def log_event(
 def replay_spool(warehouse: Warehouse) -> int:
     """Insert the events that earlier runs had to spool; return how many there were.
 
-    Raises WarehouseError; events not yet inserted stay in the spool.
+    Another process may be at the same: what it has inserted is gone. Raises WarehouseError;
+    events not yet inserted stay in the spool.
     """
     replayed = 0
     for path in sorted(spool_dir(warehouse).glob("*.json")):
-        warehouse.insert_event(json.loads(path.read_text()))
+        try:
+            event = json.loads(path.read_text())
+        except FileNotFoundError:
+            continue
+        warehouse.insert_event(event)
         path.unlink(missing_ok=True)
         replayed += 1
     return replayed
@@ -136,6 +147,17 @@ def _as_json(payload: Mapping[str, Any]) -> str:
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), default=str)
 
 
+def _without_secrets(value: Any) -> Any:
+    """A value whose texts show no secret: of a command line, for example."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, Mapping):
+        return {_without_secrets(key): _without_secrets(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
 def _spool(warehouse: Warehouse, event: Mapping[str, Any], error: Exception) -> None:
     directory = spool_dir(warehouse)
     line = json.dumps(event)
@@ -143,11 +165,27 @@ def _spool(warehouse: Warehouse, event: Mapping[str, Any], error: Exception) -> 
     logger.error("event not written, spooled to %s: %s", directory, line)
     if not isinstance(error, WarehouseError):
         logger.error("the insert failed with %s", describe(error))
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{event['created_at'].replace(':', '')}-{event['event_id']}.json"
+    try:
+        _write_whole(path, line)
+    except OSError as refusal:
+        raise EventNotKept(
+            f"{event['event_type']}: neither the warehouse nor the spool takes the event"
+            f" ({directory}: {refusal.strerror}), it is in the log line above; make room, or set"
+            " LANDFALL_SPOOL_DIR, and run again"
+        ) from refusal
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
-    with partial.open("w") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    try:
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -26,13 +26,21 @@ from loaders.errors import (
     WarehouseError,
     describe,
 )
-from loaders.event_log import JOB_RUN, log_event, replay_spool
-from loaders.runs import OpenRun, close_orphans, host_identity
+from loaders.event_log import JOB_RUN, EventNotKept, log_event, replay_spool
+from loaders.items import ObservationClock
+from loaders.runs import OpenRun, close_orphans, has_ended, host_identity, open_runs
 from loaders.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
 
 _END_LOCK_SECONDS = 5.0
+
+
+class LeaseLost(LandfallError):
+    """A later run took this one for dead and closed it."""
+
+    exit_code = 75  # EX_TEMPFAIL
+    retryable = True
 
 
 def new_correlation_id(job_name: str) -> str:
@@ -57,7 +65,9 @@ class Job:
         connection_name: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         timeout_seconds: float = 3600.0,
+        takes_lease: bool = True,
     ) -> None:
+        """With `takes_lease` false it runs beside a run of its connection: it writes no data."""
         self.warehouse = warehouse
         self.job_name = job_name
         self.source_system = source_system
@@ -72,19 +82,28 @@ class Job:
         self.step = "start"
         self.cancelled = threading.Event()
         self._parameters = dict(parameters or {})
+        self._takes_lease = takes_lease
         self._started_at: float | None = None
+        self._began_at: dt.datetime | None = None
+        # This machine's may jump back, and the events of a run are in the order of their times.
+        self._clock = ObservationClock()
         self._ended = False
+        self._failure: BaseException | None = None
+        self._has_told = False
         self._event_lock = threading.Lock()
 
     def start(self) -> None:
         """Prepare the warehouse, take the lease, write job.started.
 
-        Raises WarehouseBusy when another run of the connection goes on too long, and
-        WarehouseError or TransformFailed when the warehouse cannot be used: then job.started
-        and job.failed are written, or spooled, all the same.
+        Raises WarehouseBusy when another run of the connection, or a copy into the warehouse,
+        goes on too long, and WarehouseError or TransformFailed when the warehouse cannot be used:
+        then job.started and job.failed are written, or spooled, all the same.
         """
         try:
             self._start()
+        except WarehouseBusy as error:
+            self.fail(error)  # when it had started, and another at the same moment
+            raise
         except (WarehouseError, TransformFailed) as error:
             if self._started_at is None:
                 self._write_start()
@@ -93,31 +112,55 @@ class Job:
 
     def _start(self) -> None:
         began = time.monotonic()
-        pause = 0.2
-        while True:
-            with self.warehouse.open():
-                transform.bootstrap(self.warehouse)
-                replayed = replay_spool(self.warehouse)
-                if replayed:
-                    logger.info("%d spooled event(s) replayed", replayed)
-                alive, closed = close_orphans(self.warehouse, dt.datetime.now(dt.UTC))
-                if closed:
-                    logger.warning("%d orphaned run(s) closed", closed)
-                holder = self._lease_holder(alive)
-                if holder is None:
-                    crashpoints.reached("start.before_event")
-                    self._write_start()
-                    crashpoints.reached("start.after_event")
-                    return
+        pause, has_said = 0.2, False
+        while holder := self._try_to_start():
             waited = time.monotonic() - began
             if waited + pause > self.warehouse.lock_wait or self.cancelled.is_set():
-                raise WarehouseBusy(
-                    f"{self.source_system}: connection '{self.connection_name}' is being run by"
-                    f" {holder.correlation_id} since {holder.started_at:%H:%M:%S} UTC;"
-                    " wait for it, or raise --lock-wait"
-                )
+                raise WarehouseBusy(self._waits_for(holder))
+            if not has_said:
+                logger.info("waiting: %s", self._waits_for(holder))
+                has_said = True
             self.cancelled.wait(pause)
             pause = min(pause * 1.5, 5.0)
+
+    def _try_to_start(self) -> OpenRun | None:
+        """Write job.started unless that is done or a run holds the lease; that run, if any.
+
+        Two may write it at the same moment where no file keeps them apart. So each looks again:
+        the earlier waits for the end of the later, which gives up. Neither works while it sees
+        the other, as it cannot know whether that has looked before or after.
+        """
+        with self.warehouse.open():
+            transform.bootstrap(self.warehouse)
+            replayed = replay_spool(self.warehouse)
+            if replayed:
+                logger.info("%d spooled event(s) replayed", replayed)
+            alive, closed = close_orphans(self.warehouse, dt.datetime.now(dt.UTC))
+            if closed:
+                logger.warning("%d orphaned run(s) closed", closed)
+            holder = self._lease_holder(alive)
+            if holder is None and self._began_at is None:
+                crashpoints.reached("start.before_event")
+                self._write_start()
+                crashpoints.reached("start.after_event")
+                holder = self._lease_holder(open_runs(self.warehouse, dt.datetime.now(dt.UTC)))
+        if holder is not None and self._began_at is not None:
+            own = (self._began_at, self.correlation_id)
+            if own > (holder.started_at, holder.correlation_id):
+                raise WarehouseBusy(self._waits_for(holder))
+        return holder
+
+    def check_lease(self) -> None:
+        """Raise LeaseLost when a later run has closed this one.
+
+        That run goes by what the warehouse held then. What this one knows, its cursor above
+        all, is older, and must not be taken for newer because it lands later.
+        """
+        if self._began_at and has_ended(self.warehouse, self.correlation_id, self._began_at):
+            raise LeaseLost(
+                f"{self.job_name}: a later run took {self.correlation_id} for dead (suspended, or"
+                " a clock that is wrong?) and closed it; nothing more is landed, run it again"
+            )
 
     def complete(self, telemetry: Mapping[str, Any]) -> None:
         """Write job.completed, unless the run has ended otherwise."""
@@ -131,7 +174,30 @@ class Job:
             "job.failed",
             {"error_type": error_type, "step": self.step, "retryable": retryable},
             describe(error),
+            error,
         )
+
+    def tell(self) -> None:
+        """Alert those who are to know how the run ended; nothing when it has no end yet.
+
+        Not while a lock is held: services may take seconds to answer.
+        """
+        if not self._ended or self._has_told:
+            return
+        self._has_told = True
+        from loaders.alerts import of_jobs
+
+        ended = of_jobs.EndedJob(
+            self.warehouse.target,
+            self.source_system,
+            self.connection_name,
+            self.job_name,
+            self.correlation_id,
+        )
+        if self._failure is None:
+            of_jobs.tell_completion(ended)
+        else:
+            of_jobs.tell_failure(ended, self._failure)
 
     def log(
         self, event_type: str, payload: Mapping[str, Any], error_message: str | None = None
@@ -145,18 +211,28 @@ class Job:
                 self._write(event_type, payload, error_message)
 
     def _write(
-        self, event_type: str, payload: Mapping[str, Any], error_message: str | None = None
+        self,
+        event_type: str,
+        payload: Mapping[str, Any],
+        error_message: str | None = None,
+        created_at: dt.datetime | None = None,
     ) -> None:
-        log_event(
-            self.warehouse,
-            event_type,
-            source_system=self.source_system,
-            connection_name=self.connection_name,
-            object_type=JOB_RUN if event_type.startswith("job.") else None,
-            correlation_id=self.correlation_id,
-            error_message=error_message,
-            payload=payload,
-        )
+        try:
+            log_event(
+                self.warehouse,
+                event_type,
+                source_system=self.source_system,
+                connection_name=self.connection_name,
+                object_type=JOB_RUN if event_type.startswith("job.") else None,
+                correlation_id=self.correlation_id,
+                error_message=error_message,
+                payload=payload,
+                created_at=created_at or self._clock.now(),
+            )
+        except EventNotKept as lost:
+            if error_message is None:
+                raise
+            logger.error("%s", describe(lost))  # what failed is what the run is to end with
 
     @property
     def duration_seconds(self) -> float:
@@ -164,11 +240,25 @@ class Job:
         return round(time.monotonic() - (self._started_at or time.monotonic()), 3)
 
     def _lease_holder(self, alive: list[OpenRun]) -> OpenRun | None:
-        if self.connection_name is None:
+        """The run to wait for: of this connection, or a copy, which merges can't run beside."""
+        if not self._takes_lease:
             return None
         mine = (self.source_system, self.connection_name)
-        return next(
-            (run for run in alive if (run.source_system, run.connection_name) == mine), None
+        for run in alive:
+            is_of_connection = (run.source_system, run.connection_name) == mine
+            if run.correlation_id == self.correlation_id or not run.takes_lease:
+                continue
+            if run.is_copy or (self.connection_name is not None and is_of_connection):
+                return run
+        return None
+
+    def _waits_for(self, holder: OpenRun) -> str:
+        what = "the warehouse is being copied into"
+        if not holder.is_copy:
+            what = f"connection '{self.connection_name}' is being run"
+        return (
+            f"{self.source_system}: {what} by {holder.correlation_id} since"
+            f" {holder.started_at:%H:%M:%S} UTC; wait for it, or raise --lock-wait"
         )
 
     def _write_start(self) -> None:
@@ -177,6 +267,7 @@ class Job:
             if self.cancelled.is_set():
                 raise LandfallError(f"{self.job_name}: ended before it began; run it again")
             self._started_at = time.monotonic()
+            self._began_at = self._clock.now()
             self._write(
                 "job.started",
                 {
@@ -184,20 +275,26 @@ class Job:
                     "package_name": PACKAGE_NAME,
                     "parameters": self._parameters,
                     "timeout_seconds": self.timeout_seconds,
+                    "takes_lease": self._takes_lease,
                     "host": host_identity(),
                     "pid": os.getpid(),
                 },
+                created_at=self._began_at,
             )
 
     def _end(
-        self, event_type: str, telemetry: Mapping[str, Any], error_message: str | None = None
+        self,
+        event_type: str,
+        telemetry: Mapping[str, Any],
+        error_message: str | None = None,
+        failure: BaseException | None = None,
     ) -> None:
         # A signal must not wait for ever on a thread that hangs while it writes an event.
         locked = self._event_lock.acquire(timeout=_END_LOCK_SECONDS)
         try:
             if self._ended or self._started_at is None:
                 return
-            self._ended = True
+            self._ended, self._failure = True, failure
             crashpoints.reached("end.before_event")
             self._write(
                 event_type,
@@ -254,6 +351,7 @@ def run_supervised(job: Job, work: Callable[[], None]) -> None:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    job.tell()
     if outcome:
         raise outcome[0]
 
@@ -263,6 +361,7 @@ def _end_now(job: Job, error: LandfallError) -> None:
     job.warehouse.lock_wait = 0.0  # nothing may wait for a lock any more
     job.fail(error)
     print(f"error: {describe(error)}", file=sys.stderr)
+    job.tell()
     sys.stdout.flush()
     sys.stderr.flush()
     logging.shutdown()
@@ -274,6 +373,6 @@ def label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "_", text.lower())[-63:]
 
 
-def job_name_for(source_system: str, connection_name: str) -> str:
-    """`{source}_ingest_{connection}`, safe in a correlation_id."""
-    return re.sub(r"[^A-Za-z0-9_.]", "_", f"{source_system}_ingest_{connection_name}")
+def job_name_for(source_system: str, connection_name: str, what: str = "ingest") -> str:
+    """`{source}_ingest_{connection}`, safe in a correlation_id; or `what` else is done."""
+    return re.sub(r"[^A-Za-z0-9_.]", "_", f"{source_system}_{what}_{connection_name}")

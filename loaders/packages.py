@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from loaders import crashpoints
@@ -21,6 +22,8 @@ MAX_REFUSED = 20
 """Objects of one package that may become dead letters because the warehouse refuses them."""
 
 logger = logging.getLogger(__name__)
+
+_OF_TABLE = (duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Package:
 class PackageLoader:
     """Loads the packages of one connection, one after the other.
 
-    `dead_letter_of` makes the dead letter of an object's row and a reason.
+    `dead_letter_of` makes the dead letter of an object's row and a reason. `check_lease` raises
+    when another run has taken over; it is asked while the warehouse is held.
     """
 
     def __init__(
@@ -44,12 +48,14 @@ class PackageLoader:
         source_system: str,
         connection_name: str,
         dead_letter_of: Callable[[Row, str], Row],
+        check_lease: Callable[[], None] = lambda: None,
     ) -> None:
         self._warehouse = warehouse
         self._directory = (
             state_dir() / "pipelines" / warehouse.target.key / f"{source_system}-{connection_name}"
         )
         self._dead_letter_of = dead_letter_of
+        self._check_lease = check_lease
         self._pipeline: Any = None
 
     def load(self, package: Package) -> list[Row]:
@@ -59,6 +65,7 @@ class PackageLoader:
         Raises LandingError; then the package stays on disk and the next run loads it.
         """
         with self._warehouse.open():
+            self._check_lease()
             try:
                 self._load_whole(package)
                 return []
@@ -215,8 +222,11 @@ def _is_terminal(error: BaseException) -> bool:
     """Whether dlt says that the warehouse refuses the data itself."""
     from dlt.load.exceptions import LoadClientJobFailed, LoadClientJobTerminalRetry
 
+    causes = list(_causes(error))
     refusals = (LoadClientJobFailed, LoadClientJobTerminalRetry)
-    return any(isinstance(cause, refusals) for cause in _causes(error))
+    # dlt says so of a table that is wrong, too: then every object would be set aside.
+    is_of_table = any(isinstance(cause, _OF_TABLE) for cause in causes)
+    return not is_of_table and any(isinstance(cause, refusals) for cause in causes)
 
 
 def reason_of(error: BaseException) -> str:

@@ -7,9 +7,11 @@ import datetime as dt
 import json
 import os
 import socket
+import uuid
 from pathlib import Path
 from typing import Any
 
+from loaders.config import PACKAGE_NAME
 from loaders.event_log import JOB_RUN, log_event
 from loaders.warehouse import Warehouse
 
@@ -29,6 +31,16 @@ class OpenRun:
     started_at: dt.datetime
     payload: dict[str, Any]
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether it copies another warehouse into this one."""
+        return self.source_system == PACKAGE_NAME
+
+    @property
+    def takes_lease(self) -> bool:
+        """Whether others of its connection wait for it: not for one that writes no data."""
+        return self.payload.get("takes_lease") is not False
+
     def is_orphaned(self, now: dt.datetime) -> bool:
         """Whether its process is provably gone, or its timeout and the grace have passed."""
         if self._process_is_gone():
@@ -38,34 +50,52 @@ class OpenRun:
 
     def _process_is_gone(self) -> bool:
         host, pid = self.payload.get("host"), self.payload.get("pid")
-        if not host or not pid or not host.get("boot_id"):
+        if not host or not pid or not host.get("process_start"):
             return False
         here = host_identity()
-        if any(host.get(part) != here[part] for part in ("boot_id", "pid_namespace")):
-            return False
-        return process_start(int(pid)) != str(host.get("process_start"))
+        for part in ("boot_id", "pid_namespace"):
+            if not host.get(part) or host[part] != here[part]:
+                return False
+        return is_gone(int(pid), str(host["process_start"]))
 
 
 def host_identity() -> dict[str, str | None]:
     """What tells this machine, this boot, this container and this process from others."""
+    own = _state_and_start(os.getpid())
     return {
         "name": socket.gethostname(),
         "boot_id": _read("/proc/sys/kernel/random/boot_id"),
         "pid_namespace": _link("/proc/self/ns/pid"),
-        "process_start": process_start(os.getpid()),
+        "process_start": None if own is None else own[1],
     }
 
 
-def process_start(pid: int) -> str | None:
-    """When a process of this machine began, in clock ticks since boot; None when it is gone.
+def is_gone(pid: int, start: str) -> bool:
+    """Whether a process of this machine that began at `start` provably runs no more.
 
-    Source: proc(5), /proc/pid/stat, field 22. A zombie counts as gone.
+    A zombie counts as gone. Where /proc hides the processes of other users (hidepid, proc(5)),
+    a signal finds out whether there is one of that number.
     """
+    found = _state_and_start(pid)
+    if found is not None:
+        state, found_start = found
+        return state in "ZX" or found_start != start
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _state_and_start(pid: int) -> tuple[str, str] | None:
+    """Fields 3 and 22 of /proc/pid/stat, proc(5); the second in clock ticks since boot."""
     stat = _read(f"/proc/{pid}/stat")
     if stat is None:
         return None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    return fields[0], fields[19]
 
 
 def open_runs(warehouse: Warehouse, now: dt.datetime) -> list[OpenRun]:
@@ -88,6 +118,18 @@ def open_runs(warehouse: Warehouse, now: dt.datetime) -> list[OpenRun]:
     ]
 
 
+def has_ended(warehouse: Warehouse, correlation_id: str, started_at: dt.datetime) -> bool:
+    """Whether a run that began then has an end row, its own or another's."""
+    return bool(
+        warehouse.execute(
+            f"select 1 from {warehouse.table('event_log')}"
+            " where correlation_id = ? and created_at >= ?"
+            " and event_type in ('job.completed', 'job.failed') limit 1",
+            (correlation_id, started_at - GRACE),
+        )
+    )
+
+
 def close_orphans(warehouse: Warehouse, now: dt.datetime) -> tuple[list[OpenRun], int]:
     """Append job.failed (`Orphaned`) to runs that died; return the runs still open and
     how many were closed."""
@@ -96,25 +138,31 @@ def close_orphans(warehouse: Warehouse, now: dt.datetime) -> tuple[list[OpenRun]
         if not run.is_orphaned(now):
             alive.append(run)
             continue
-        log_event(
-            warehouse,
-            "job.failed",
-            source_system=run.source_system,
-            connection_name=run.connection_name,
-            object_type=JOB_RUN,
-            correlation_id=run.correlation_id,
-            error_message="the run ended without an end row; closed by a later run",
-            payload={
-                "job_name": run.payload.get("job_name"),
-                "package_name": run.payload.get("package_name"),
-                "duration_seconds": None,
-                "error_type": ORPHANED,
-                "step": None,
-                "retryable": True,
-            },
-        )
+        _close(warehouse, run)
         closed += 1
     return alive, closed
+
+
+def _close(warehouse: Warehouse, run: OpenRun) -> None:
+    log_event(
+        warehouse,
+        "job.failed",
+        source_system=run.source_system,
+        connection_name=run.connection_name,
+        object_type=JOB_RUN,
+        correlation_id=run.correlation_id,
+        error_message="the run ended without an end row; closed by a later run",
+        payload={
+            "job_name": run.payload.get("job_name"),
+            "package_name": run.payload.get("package_name"),
+            "duration_seconds": None,
+            "error_type": ORPHANED,
+            "step": None,
+            "retryable": True,
+        },
+        # Two that close it at once write one row.
+        event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{ORPHANED}:{run.correlation_id}")),
+    )
 
 
 def _read(path: str) -> str | None:

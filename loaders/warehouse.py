@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import logging
+import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +14,17 @@ from typing import Any
 
 import duckdb
 
-from loaders.config import Target
+from loaders.config import DEFAULT_LOCK_WAIT, Target
 from loaders.errors import ConfigError, WarehouseBusy, WarehouseError, describe
 
 _LOCKED = "Could not set lock on file"
+_HOLDER = re.compile(r"\(PID ([1-9]\d*)\)")
+_LOOK_AGAIN_SECONDS = (0.1, 0.5)
+"""Random, and the same for all: whoever has waited long must not look more rarely than others."""
+_SAY_AFTER_SECONDS = 5.0
 _STREAMED_ROWS = 256
+
+logger = logging.getLogger(__name__)
 
 
 class Warehouse(abc.ABC):
@@ -26,7 +35,7 @@ class Warehouse(abc.ABC):
     timestamp_parameter: str
     """A `?` whose ISO 8601 text becomes a timestamp."""
 
-    def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
+    def __init__(self, target: Target, lock_wait: float = DEFAULT_LOCK_WAIT) -> None:
         self.target = target
         self.lock_wait = lock_wait
         self.labels: dict[str, str] = {}
@@ -55,6 +64,10 @@ class Warehouse(abc.ABC):
     @abc.abstractmethod
     def json_parsed(self, text: str) -> str:
         """SQL of the JSON value of a text."""
+
+    @abc.abstractmethod
+    def sha256(self, text: str) -> str:
+        """SQL of a text's SHA-256, in lower-case hexadecimal."""
 
     @abc.abstractmethod
     def open(self) -> contextlib.AbstractContextManager[Warehouse]:
@@ -101,11 +114,13 @@ class DuckDBWarehouse(Warehouse):
     json_parameter = "cast(? as json)"
     timestamp_parameter = "cast(? as timestamptz)"
 
-    def __init__(self, target: Target, lock_wait: float = 60.0) -> None:
+    def __init__(self, target: Target, lock_wait: float = DEFAULT_LOCK_WAIT) -> None:
         super().__init__(target, lock_wait)
         self._lock = threading.RLock()
         self._holders = 0
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the file as it was opened first."""
 
     def table(self, name: str) -> str:
         """Qualified name of a table in the events dataset."""
@@ -131,12 +146,16 @@ class DuckDBWarehouse(Warehouse):
         """SQL of the JSON value of a text."""
         return f"cast({text} as json)"
 
+    def sha256(self, text: str) -> str:
+        """SQL of a text's SHA-256, in lower-case hexadecimal."""
+        return f"sha256({text})"
+
     @contextlib.contextmanager
     def open(self) -> Iterator[DuckDBWarehouse]:
         """Hold the file; nested and concurrent use inside the process share one hold.
 
-        Raises WarehouseBusy when another process keeps it longer than `lock_wait`
-        seconds, WarehouseError when it cannot be opened at all.
+        Raises WarehouseBusy when others keep it for `lock_wait` seconds, WarehouseError when
+        it cannot be opened at all.
         """
         with self._lock:
             if self._connection is None:
@@ -228,24 +247,14 @@ class DuckDBWarehouse(Warehouse):
                 f"{self.target.path}: its directory does not exist; make it, or correct the path"
                 f" of target '{self.target.name}' (LANDFALL_DUCKDB_PATH)"
             )
-        began = time.monotonic()
-        pause = 0.05
-        while True:
-            try:
-                connection = duckdb.connect(str(self.target.path))
-                break
-            except duckdb.Error as error:
-                if _LOCKED not in str(error):
-                    raise WarehouseError(
-                        f"{self.target.path}: cannot be opened: {describe(error)}"
-                    ) from error
-                if time.monotonic() + pause - began > self.lock_wait:
-                    raise WarehouseBusy(
-                        f"{self.target.path}: another process has held the file for"
-                        f" {self.lock_wait:g} s; wait for it, or raise --lock-wait"
-                    ) from error
-                time.sleep(pause)
-                pause = min(pause * 1.5, 1.0)
+        if self._file is not None and self._file != self._found_file():
+            # DuckDB would begin an empty one, and the run complete with nothing in it.
+            raise WarehouseError(
+                f"{self.target.path}: the file that this run began with is gone, or another one is"
+                " in its place; put it back and run again"
+            )
+        connection = self._connect_unlocked()
+        self._file = self._found_file()
         for name, value in (self.target.settings.get("settings") or {}).items():
             connection.execute(f"set global {name} = '{value}'")
         connection.execute("set global TimeZone = 'UTC'")
@@ -254,8 +263,50 @@ class DuckDBWarehouse(Warehouse):
         connection.execute("set global max_vacuum_tasks = 0")
         return connection
 
+    def _found_file(self) -> tuple[int, int] | None:
+        try:
+            found = self.target.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
-def open_warehouse(target: Target, lock_wait: float = 60.0) -> Warehouse:
+    def _connect_unlocked(self) -> duckdb.DuckDBPyConnection:
+        """A connection as soon as no other process has the file open."""
+        began = time.monotonic()
+        has_said = False
+        while True:
+            try:
+                return duckdb.connect(str(self.target.path))
+            except duckdb.Error as error:
+                if _LOCKED not in str(error):
+                    raise WarehouseError(
+                        f"{self.target.path}: cannot be opened: {describe(error)}"
+                    ) from error
+                waited = time.monotonic() - began
+                if waited >= self.lock_wait:
+                    self.lock_wait = 0.0  # the run ends now, and its events go into the spool
+                    raise WarehouseBusy(
+                        f"{self.target.path}: {_holder(error)} holds the file, longer than"
+                        " --lock-wait; wait for its end, or raise that"
+                    ) from error
+                if waited >= _SAY_AFTER_SECONDS and not has_said:
+                    has_said = True
+                    logger.info(
+                        "%s: %s holds the file; waiting, %g s at most (--lock-wait)",
+                        self.target.path.name,
+                        _holder(error),
+                        self.lock_wait,
+                    )
+            time.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311
+
+
+def _holder(error: duckdb.Error) -> str:
+    """The process that holds a file, as DuckDB tells it."""
+    found = _HOLDER.search(str(error))
+    return f"process {found.group(1)}" if found else "another process"
+
+
+def open_warehouse(target: Target, lock_wait: float = DEFAULT_LOCK_WAIT) -> Warehouse:
     """The warehouse of a dbt target; nothing is opened yet."""
     if target.type == "bigquery":
         from loaders.bigquery import BigQueryWarehouse

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from loaders.config import load_target
+from loaders.config import DEFAULT_LOCK_WAIT, load_target
 from loaders.each_connection import ONE_OF_SEVERAL
 from loaders.option_values import duration, positive
 
@@ -22,26 +22,47 @@ def add_command(
     more: str = "",
     *,
     has_target: bool = True,
+    is_action: bool = False,
 ) -> argparse.ArgumentParser:
-    """Add a command, with the options that all have; `run` takes options, returns an exit code."""
+    """Add a command, with the options that all have; `run` takes options, returns an exit code.
+
+    With `is_action` a command of a command: what it is not told stays as that one was told.
+    """
+
+    def default(value: Any) -> Any:
+        return argparse.SUPPRESS if is_action else value
+
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}. {more}".strip()
     )
     parser.set_defaults(command=run)
     common = parser.add_argument_group("common options")
     if has_target:
-        common.add_argument("--target", metavar="NAME", help="dbt target (default: the profile's)")
+        common.add_argument(
+            "--target",
+            default=default(None),
+            metavar="NAME",
+            help="dbt target (default: the profile's)",
+        )
     common.add_argument(
         "--lock-wait",
         type=duration,
-        default=60.0,
+        default=default(DEFAULT_LOCK_WAIT),
         metavar="TIME",
-        help="how long to wait for a warehouse file or connection in use (default 60s)",
+        help="how long to wait for a warehouse file or connection in use (default 5m)",
     )
     common.add_argument(
-        "--log-format", choices=("text", "json"), default="text", help="log lines (default text)"
+        "--log-format",
+        choices=("text", "json"),
+        default=default("text"),
+        help="log lines (default text)",
     )
-    common.add_argument("--debug", action="store_true", help="debug log lines and tracebacks")
+    common.add_argument(
+        "--debug",
+        action="store_true",
+        default=default(False),
+        help="debug log lines and tracebacks",
+    )
     return parser
 
 

@@ -32,7 +32,7 @@ def answer_batch(request: Request, answer: Answer) -> Response | None:
 
     Headers of the batch hold for every part that does not have its own. A malformed batch, or
     one of more than 100 parts, is 400 and none of its parts is answered. Faults befall parts:
-    a truncated one ends early inside a whole batch, `slow_body` does nothing.
+    a truncated one ends early inside a whole batch, `slow_body` and `reset` do nothing.
     """
     try:
         parts = [(part["Content-ID"], _inner_request(part, request)) for part in _parts(request)]

@@ -12,7 +12,7 @@ _RULE_KEYS = {"match", "times", "skip", "every", "action"}
 _MATCH_KEYS = {"method", "id"}
 _ACTION_KEYS = {
     "status", "reason", "message", "retry_after", "latency", "truncate", "body", "content_type",
-    "drop", "json", "mutate", "body_base64", "slow_body",
+    "drop", "json", "mutate", "body_base64", "slow_body", "reset",
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ class Action:
         return None if body is None else body.encode()
 
     def alter(self, response: Response) -> Response:
-        """Apply mutation, Retry-After, truncation and slowness to an answer."""
+        """Apply mutation, Retry-After, truncation, reset and slowness to an answer."""
         if mutation := self._keys.get("mutate"):
             value = json.loads(response.body)
             for key in mutation.get("remove", []):
@@ -56,6 +56,7 @@ class Action:
         if "retry_after" in self._keys:
             response.headers["Retry-After"] = str(self._keys["retry_after"])
         response.is_truncated = bool(self._keys.get("truncate"))
+        response.is_reset = bool(self._keys.get("reset"))
         response.body_seconds = float(self._keys.get("slow_body", 0))
         return response
 
@@ -97,9 +98,9 @@ class FaultRules:
         (how often it fires, None for ever; default 1), "skip" (matching requests let through
         first) and "every" (of the rest, only each nth). Actions, which can be combined: "status"
         with "reason", "message", "retry_after"; "latency" (seconds); "truncate" (half the declared
-        body); "slow_body" (seconds over which the body trickles in); "body" (text) or
-        "body_base64" with "content_type"; "json"; "drop" (no answer); "mutate" with "remove"
-        (keys) and "set".
+        body, then the end of the connection); "reset" (half of it, then a connection reset);
+        "slow_body" (seconds over which the body trickles in); "body" (text) or "body_base64" with
+        "content_type"; "json"; "drop" (no answer); "mutate" with "remove" (keys) and "set".
         """
         if not isinstance(rules, list):
             raise ValueError(f"faults: expected a list of rules, got {type(rules).__name__}")

@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -24,6 +26,8 @@ from loaders.sandbox.wire import Api, ApiError, Call, Request, Response, json_re
 DEFAULT_SIZE = 250
 DEFAULT_SEED = 1
 _DRIBBLES = 20
+_RESET_SECONDS = 0.02
+"""A reset that comes before the client has read takes from it what was sent."""
 
 
 class SandboxServer(ThreadingHTTPServer):
@@ -134,13 +138,22 @@ class SandboxHandler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         body = response.body
-        if response.is_truncated:
+        if response.is_truncated or response.is_reset:
             body = body[: len(body) // 2]
             self.close_connection = True
         if response.body_seconds:
             self._dribble(body, response.body_seconds)
         else:
             self.wfile.write(body)
+        if response.is_reset:
+            self._reset()
+
+    def _reset(self) -> None:
+        """Abort the connection (RST), once the client waits for the rest of the body."""
+        self.wfile.flush()
+        time.sleep(_RESET_SECONDS)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
 
     def _dribble(self, body: bytes, seconds: float) -> None:
         size = len(body) // _DRIBBLES + 1

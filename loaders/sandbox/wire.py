@@ -40,8 +40,8 @@ class Request:
 class Response:
     """One HTTP answer.
 
-    `is_truncated` sends half the body and closes the connection; `body_seconds` is how long the
-    body takes.
+    `is_truncated` sends half the body and closes the connection, `is_reset` resets it then;
+    `body_seconds` is how long the body takes.
     """
 
     status: int
@@ -49,6 +49,7 @@ class Response:
     content_type: str = JSON_TYPE
     headers: dict[str, str] = field(default_factory=dict)
     is_truncated: bool = False
+    is_reset: bool = False
     body_seconds: float = 0
 
 

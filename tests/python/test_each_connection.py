@@ -136,9 +136,9 @@ def test_retry_runs_what_has_dead_letters(
 ) -> None:
     monkeypatch.setenv("SOURCES__GMAIL__ANN__UNIT_COSTS", json.dumps({"threads.get": 10_000}))
     culprit = mailboxes["ann"].live_ids()[0]
-    html: dict[str, Any] = {"body": "<html>"}
+    no_message: dict[str, Any] = {"json": [1]}
     mailboxes["ann"].set_faults(
-        [{"match": {"method": "messages.get", "id": culprit}, "times": None, "action": html}]
+        [{"match": {"method": "messages.get", "id": culprit}, "times": None, "action": no_message}]
     )
     assert run_main(capsys, "gmail", "--connection", "ann")[0] == 1
     code, out, _ = run_main(capsys, "retry", "--connection", "bob")

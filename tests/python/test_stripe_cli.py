@@ -23,7 +23,7 @@ from .test_cli import configure, one_line, run_main
 pytestmark = [pytest.mark.usefixtures("core_build", "own_secrets"), pytest.mark.timeout(300)]
 
 KEY = "rk_test_canary5e1dDoNotPrint0123456789"
-PARTS = ["key", "account", "permissions", "limits", "warehouse", "cursor"]
+PARTS = ["key", "account", "permissions", "limits", "warehouse", "cursor", "alerts"]
 CHARGES = 20
 
 
@@ -561,7 +561,7 @@ def test_retry_runs_both_sources(
             {
                 "match": {"method": "messages.get", "id": message},
                 "times": None,
-                "action": {"body": "<html>"},
+                "action": {"json": [1]},
             },
         ]
     )

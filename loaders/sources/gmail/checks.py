@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import google.auth.exceptions
-import googleapiclient.errors
 
 from loaders.checks import Report, check_warehouse
 from loaders.config import Connection
@@ -21,12 +20,13 @@ from loaders.sources.gmail.config import GmailConfig
 from loaders.sources.gmail.credentials import FoundCredentials
 from loaders.sources.gmail.position import Position
 from loaders.sources.gmail.sync import MESSAGES
+from loaders.sources.gmail.transport import BadAnswer
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse
 
 _MAX_ATTEMPTS = 2
 _PARTS = ("credentials", "scope", "mailbox")
-_LACKING_SCOPE = (b"insufficientPermissions", b"ACCESS_TOKEN_SCOPE_INSUFFICIENT")
+_LACKING_SCOPE = ("insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT")
 _NOT_KNOWN = "not known, see what failed"
 
 
@@ -110,7 +110,7 @@ class _Mailbox:
 
     def _say_refused(self, error: LandfallError, found: FoundCredentials | None) -> None:
         failed = _refused_part(error)
-        was_answered = isinstance(error.__cause__, googleapiclient.errors.HttpError)
+        was_answered = isinstance(error.__cause__, BadAnswer)
         for part in _PARTS:
             if part == failed:
                 self._report.failed(part, error)
@@ -175,10 +175,10 @@ def _refused_part(error: LandfallError) -> str:
     cause = error.__cause__
     if isinstance(error, ConfigError) or isinstance(cause, google.auth.exceptions.RefreshError):
         return "credentials"
-    if isinstance(cause, googleapiclient.errors.HttpError):
-        if cause.resp.status == 401:
+    if isinstance(cause, BadAnswer):
+        if cause.status == 401:
             return "credentials"
-        if any(reason in cause.content for reason in _LACKING_SCOPE):
+        if cause.reason in _LACKING_SCOPE:
             return "scope"
     return "mailbox"
 

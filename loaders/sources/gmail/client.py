@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from loaders.items import FetchRequest
 from loaders.json_elements import json_elements
 from loaders.pacing import TokenBucket
 from loaders.sources.gmail.config import AUTHORISE, SCOPES, GmailConfig
+from loaders.sources.gmail.transport import BadAnswer, NotJson, name_of, new_transport
 
 PAGE_SIZE = 500
 """Ids in a page of messages.list and history.list, at most (Gmail API v1, maxResults)."""
@@ -25,6 +25,7 @@ _LARGEST_THREAD = 100
 """Messages of a thread that one answer may hold: it is in memory as a whole."""
 
 _RATE_REASONS = {
+    "RATE_LIMIT_EXCEEDED",
     "rateLimitExceeded",
     "userRateLimitExceeded",
     "quotaExceeded",
@@ -36,6 +37,8 @@ _NEXT_STEPS = {
     "ACCESS_TOKEN_SCOPE_INSUFFICIENT": f"the credentials lack the scope {SCOPES[0]}; {_AUTHORISE}",
     "accessNotConfigured": "enable the Gmail API in the Google Cloud project of the credentials",
     "SERVICE_DISABLED": "enable the Gmail API in the Google Cloud project of the credentials",
+    "domainPolicy": "the domain's administrator keeps apps out of Gmail; ask for this one there",
+    "forbidden": "the credentials may not open this mailbox; correct user_id or the credentials",
     "failedPrecondition": "the mail service is off for this user, or the user is not delegated",
     "unauthorized_client": "delegate the domain to the service account, see docs/gmail.md",
     "authError": f"the credentials are not accepted; {_AUTHORISE}",
@@ -48,7 +51,6 @@ _KEY_REFUSED = (
     "the service account's key or its subject is not accepted, or the clock here is wrong; correct"
     " service_account_file or subject of connection '{connection}'"
 )
-_NAME = re.compile(r"\w{1,64}", re.ASCII)
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -57,7 +59,7 @@ class NotFound(SourceError):
 
 
 class RequestRefused(SourceError):
-    """400: what is asked for is not taken, whoever asks."""
+    """400 and the like: what is asked for is not taken, whoever asks."""
 
 
 class GmailClient:
@@ -183,9 +185,11 @@ class GmailClient:
                 request, method, build, maxResults=PAGE_SIZE, pageToken=token, **arguments
             )
             yield page
-            token = page.get("nextPageToken")
+            token = page.get("nextPageToken") or None
             if token is None:
                 return
+            if not isinstance(token, str):
+                raise _unexpected(method)
             if token in tokens:
                 raise TransientSourceError(
                     f"gmail: {method} repeats a page token, its listing has no end; run again"
@@ -235,19 +239,22 @@ class GmailClient:
     def _wait_before_retry(self, error: Exception, method: str, attempt: int) -> float:
         """Seconds to wait; raises the classified error when a retry cannot help."""
         import google.auth.exceptions
-        import googleapiclient.errors
         import httplib2
 
         retry_after, is_throttled = 0.0, False
-        if isinstance(error, googleapiclient.errors.HttpError):
-            status, reason = error.resp.status, _reason(error)
+        if isinstance(error, BadAnswer):
+            status, reason = error.status, error.reason
             is_throttled = status == 429 or reason in _RATE_REASONS
+            if status == 404 and not error.is_of_api:  # it must not count as a deletion
+                raise _unexpected(method) from error
             if status == 404:
                 raise NotFound(f"gmail: {method}: not found") from error
-            if not (is_throttled or status == 408 or status >= 500):
+            if not (is_throttled or status in (408, 409) or status >= 500):
                 raise self._permanent(method, status, reason) from error
             cause = f"{status} {reason}"
-            retry_after = _retry_after(error)
+            retry_after = error.retry_after
+        elif isinstance(error, NotJson):
+            raise _unexpected(method) from error
         elif isinstance(error, google.auth.exceptions.RefreshError) and not error.retryable:
             raise self._permanent(method, 401, _grant_error(error)) from error
         elif isinstance(
@@ -255,6 +262,7 @@ class GmailClient:
             (*_NETWORK_ERRORS, httplib2.HttpLib2Error, google.auth.exceptions.GoogleAuthError),
         ):
             cause = type(error).__name__
+            self._http().close()  # a reset connection would be kept, and fail the next attempt
         else:
             raise error
         if attempt >= self.config.max_attempts:
@@ -269,7 +277,8 @@ class GmailClient:
 
     def _permanent(self, method: str, status: int, reason: str) -> SourceError:
         default = "see the Gmail API's page on errors"
-        kind = RequestRefused if status == 400 and reason not in _NEXT_STEPS else SourceError
+        concerns_all = status in (401, 403) or reason in _NEXT_STEPS
+        kind = SourceError if concerns_all else RequestRefused
         step = _NEXT_STEPS.get(reason, _NEXT_STEPS["authError"] if status == 401 else default)
         if _AUTHORISE in step and hasattr(self._credentials, "service_account_email"):
             step = _KEY_REFUSED
@@ -281,7 +290,7 @@ class GmailClient:
     def _http(self) -> Any:
         """This thread's own transport: httplib2 is not thread-safe."""
         if not hasattr(self._local, "http"):
-            self._local.http = _transport(self._credentials, self.config)
+            self._local.http = new_transport(self._credentials, self.config.timeout_seconds)
         return self._local.http
 
 
@@ -303,19 +312,10 @@ def _build_service(credentials: Any, config: GmailConfig) -> Any:
     return googleapiclient.discovery.build(
         "gmail",
         "v1",
-        http=_transport(credentials, config),
+        http=new_transport(credentials, config.timeout_seconds),
         model=TextModel(),
         static_discovery=True,
         client_options=options,
-    )
-
-
-def _transport(credentials: Any, config: GmailConfig) -> Any:
-    import google_auth_httplib2
-    import httplib2
-
-    return google_auth_httplib2.AuthorizedHttp(
-        credentials, http=httplib2.Http(timeout=config.timeout_seconds)
     )
 
 
@@ -336,33 +336,7 @@ def _unexpected(method: str) -> TransientSourceError:
     )
 
 
-def _reason(error: Any) -> str:
-    """The `reason` of Google's error body, in either of its shapes."""
-    try:
-        body = json.loads(error.content)["error"]
-    except (ValueError, KeyError, TypeError):
-        return "unknown"
-    if isinstance(body, str):
-        return _name(body)
-    for entry in [*body.get("errors", []), *body.get("details", [])]:
-        if entry.get("reason"):
-            return _name(entry["reason"])
-    return _name(body.get("status"))
-
-
-def _name(reason: Any) -> str:
-    """A reason is a name; whatever else stands there may be content."""
-    return reason if isinstance(reason, str) and _NAME.fullmatch(reason) else "unknown"
-
-
 def _grant_error(error: Any) -> str:
     """`error` of a refused token request (RFC 6749, section 5.2)."""
     answer = error.args[1] if len(error.args) > 1 else None
-    return _name(answer.get("error")) if isinstance(answer, dict) else "authError"
-
-
-def _retry_after(error: Any) -> float:
-    try:
-        return max(0.0, min(300.0, float(error.resp.get("retry-after", 0))))
-    except ValueError:
-        return 0.0
+    return name_of(answer.get("error")) if isinstance(answer, dict) else "authError"

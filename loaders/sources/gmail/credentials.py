@@ -175,8 +175,12 @@ def _service_account(connection: Connection) -> FoundCredentials:
     subject = connection.get("subject")
     step = "see service_account_file in [sources.gmail.{connection}]"
     with _explained(f"{shown(path)} is not a service account's key", step, connection):
-        credentials = ServiceAccountCredentials.from_service_account_file(  # type: ignore[no-untyped-call]
-            str(path), scopes=SCOPES, subject=subject
+        info = json.loads(path.read_text())
+        if not isinstance(info, dict):
+            raise ValueError("expected a JSON object")
+        register_secret(str(info.get("private_key")))
+        credentials = ServiceAccountCredentials.from_service_account_info(  # type: ignore[no-untyped-call]
+            info, scopes=SCOPES, subject=subject
         )
     kind = f"service account for {subject}" if subject else "service account"
     return FoundCredentials(credentials, kind, shown(path))

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from loaders.items import FetchRequest
 from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.fetching import MESSAGE, Batch
+from loaders.spilled_tables import Schemas, SpilledTables
 
-_MEMORY = "150MB"
-"""What more ids than that take is spilled to a temporary directory."""
-_ROWS = 20_000
-_SCHEMAS: dict[str, list[tuple[str, pa.DataType]]] = {
+_SCHEMAS: Schemas = {
     "listed": [("place", pa.int64()), ("id", pa.string()), ("thread_id", pa.string())],
     "held": [("id", pa.string()), ("is_fresh", pa.bool_())],
     "dead": [("id", pa.string())],
@@ -45,61 +40,41 @@ class Counts:
     units: int
 
 
-class Snapshot:
+class Snapshot(SpilledTables):
     """Ids of one mailbox: listed ones, held ones, dead letters. A context manager."""
 
     def __init__(self, client: GmailClient, request: FetchRequest) -> None:
+        super().__init__(_SCHEMAS)
         self._client = client
         self._request = request
-        self._directory = tempfile.TemporaryDirectory(prefix="landfall-ids-")
-        self._connection = duckdb.connect(
-            ":memory:",
-            config={
-                "threads": 1,
-                "memory_limit": _MEMORY,
-                "temp_directory": self._directory.name,
-                "preserve_insertion_order": False,
-            },
-        )
         self._places = itertools.count()
-        for table, columns in _SCHEMAS.items():
-            empty = pa.schema(columns).empty_table()
-            self._connection.register("empty", empty)
-            self._connection.execute(f"create table {table} as select * from empty")
-
-    def __enter__(self) -> Self:
-        """Hold the ids."""
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Forget them."""
-        self._connection.close()
-        self._directory.cleanup()
 
     def hold(self, ids: Iterable[tuple[str, bool]]) -> None:
         """Add ids that the warehouse holds, and whether each needs no read."""
-        self._add("held", ids)
+        self.add("held", ids)
 
     def set_aside(self, ids: Iterable[str]) -> None:
         """Add ids that lie among the dead letters: not to be read."""
-        self._add("dead", ((message_id,) for message_id in ids))
+        self.add("dead", ((message_id,) for message_id in ids))
 
     def leave_out(self, ids: Iterable[str]) -> None:
         """Add ids that are no matter of this snapshot, listed or not."""
-        self._add("left_out", ((message_id,) for message_id in ids))
+        self.add("left_out", ((message_id,) for message_id in ids))
 
     def list_mailbox(self, query: str | None = None) -> None:
         """Add all ids that the mailbox lists; a second listing adds what the first skipped."""
         refs = itertools.chain.from_iterable(self._client.message_refs(self._request, query))
-        self._add(
+        self.add(
             "listed",
             ((next(self._places), ref["id"], ref.get("threadId", ref["id"])) for ref in refs),
         )
+
+    def leave_out_erased(self) -> None:
+        """Leave out what is listed and was erased: it would be read and not stored."""
+        connection = self._request.stored.connection
+        if erased := self._request.erased:
+            unheld = self._ids("select distinct id from listed anti join held using (id)")
+            self.leave_out(key for key in unheld if erased.covers(*connection, MESSAGE, key))
 
     def missing(self) -> list[str]:
         """Held ids that are not listed."""
@@ -114,7 +89,7 @@ class Snapshot:
         numbers = {label_id: number for number, label_id in enumerate(label_ids)}
         for label_id in former:
             numbers.setdefault(label_id, len(numbers))
-        self._add(
+        self.add(
             "labels_then",
             (
                 (next(self._places), message_id, _numbered(labels, numbers))
@@ -125,8 +100,8 @@ class Snapshot:
             pages = self._client.message_refs(self._request, label=label_id)
             number = numbers[label_id]
             refs = itertools.chain.from_iterable(pages)
-            self._add("labels_now", ((ref["id"], number) for ref in refs))
-        self._connection.execute(
+            self.add("labels_now", ((ref["id"], number) for ref in refs))
+        self.connection.execute(
             "insert into relabelled"
             " select id from (select id, arg_max(labels, place) as labels from labels_then"
             " group by id) as stored"
@@ -139,15 +114,15 @@ class Snapshot:
         """Decide what is to be read, and by which method; how many messages there are of each
         kind, and the units that it costs."""
         smallest, largest = self._client.thread_sizes
-        self._connection.execute(_CHOOSE, {"smallest": smallest, "largest": largest})
-        [(listed, held, dead, wanted, alone, threads)] = self._connection.execute(_COUNT).fetchall()
+        self.connection.execute(_CHOOSE, {"smallest": smallest, "largest": largest})
+        [(listed, held, dead, wanted, alone, threads)] = self.connection.execute(_COUNT).fetchall()
         cost = self._client.cost
         units = alone * cost("messages.get") + threads * cost("threads.get")
         return Counts(listed, held, dead, wanted, units)
 
     def batches(self) -> Iterator[Batch]:
         """What was chosen, newest first, so that it costs as few units as it can."""
-        cursor = self._connection.cursor()
+        cursor = self.connection.cursor()
         cursor.execute(
             "select batch, thread_id, by_thread, id from chosen where is_wanted"
             " order by batch, place"
@@ -157,19 +132,7 @@ class Snapshot:
             yield Batch(thread_id, tuple(row[3] for row in some), by_thread)
 
     def _ids(self, sql: str) -> list[str]:
-        return [message_id for (message_id,) in self._connection.execute(sql).fetchall()]
-
-    def _add(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        schema = pa.schema(_SCHEMAS[table])
-        rows = iter(rows)
-        while some := list(itertools.islice(rows, _ROWS)):
-            columns = [
-                pa.array(values, field.type)
-                for values, field in zip(zip(*some, strict=True), schema, strict=True)
-            ]
-            self._connection.register("page", pa.Table.from_arrays(columns, schema=schema))
-            self._connection.execute(f"insert into {table} select * from page")
-            self._connection.unregister("page")
+        return [message_id for (message_id,) in self.connection.execute(sql).fetchall()]
 
 
 # One row a listed message. A batch is named by the place of its first message.

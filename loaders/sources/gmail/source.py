@@ -12,12 +12,14 @@ from typing import Any
 
 from loaders.dead_letters import DeadLetter
 from loaders.idem_keys import gmail_idem_key, idem_key
+from loaders.inventory import Inventory
 from loaders.items import FetchRequest, Gone, Item, Listed, Observed
 from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.config import GmailConfig
 from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Batch, Fetcher, internal_date
 from loaders.sources.gmail.snapshot import Snapshot
 from loaders.sources.gmail.sync import MailboxSync
+from loaders.sources.gmail.verification import MailboxVerification
 
 
 class GmailSource:
@@ -57,6 +59,10 @@ class GmailSource:
             return self._between(request)
         return MailboxSync(self._client, self._pool, request).items()
 
+    def verify(self, request: FetchRequest, inventory: Inventory) -> None:
+        """Fill an inventory with what is held and what the mailbox lists; no message is read."""
+        MailboxVerification(self._client, request, inventory).read()
+
     def close(self) -> None:
         """Stop the worker threads; requests under way are waited for."""
         self._pool.shutdown(cancel_futures=True)
@@ -64,13 +70,13 @@ class GmailSource:
     def _retry(self, request: FetchRequest) -> Iterator[Item]:
         """The objects of dead letters, read anew; of those that cannot be, their texts again."""
         request.mode = "retry"
-        letters, failures = request.stored.dead_letters(), dict[str, int]()
+        letters, failures = request.letters, dict[str, int]()
         for letter in letters:
             if message_id := _message_of(letter):
                 failures[message_id] = max(letter.attempts, failures.get(message_id, 1))
             elif letter.payload is not None:
                 yield Listed(1)
-                yield Observed(letter.object_type, letter.payload, letter.created_at)
+                yield letter.observed(letter.payload)
                 request.settled.append(letter.dead_letter_id)
         fetcher = Fetcher(self._client, self._pool, request, failures)
         yield from fetcher.run([Batch(key, (key,)) for key in failures], len(failures))
@@ -91,6 +97,7 @@ class GmailSource:
                 snapshot.hold(request.stored.held_ids(MESSAGE))
                 snapshot.set_aside(request.stored.dead(MESSAGE))
             snapshot.list_mailbox(_query(request))
+            snapshot.leave_out_erased()
             counts = snapshot.choose()
             yield Listed(counts.listed - counts.wanted, counts.already_held, counts.already_dead)
             yield from fetcher.run(snapshot.batches(), counts.wanted)

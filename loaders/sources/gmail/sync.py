@@ -17,12 +17,12 @@ import datetime as dt
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import TransientSourceError
 from loaders.items import Cursor, Deleted, FetchRequest, Gone, Item, Listed, Observed
 from loaders.sources.gmail.client import GmailClient, NotFound
 from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE, Batch, Fetcher
 from loaders.sources.gmail.history import ADDED, RELABELLED, REMOVED, Change, Changes, read_changes
-from loaders.sources.gmail.position import BACKFILL, RESYNC, Position
+from loaders.sources.gmail.position import BACKFILL, RESYNC, Position, check_mailbox
 from loaders.sources.gmail.snapshot import Counts, Snapshot
 
 MESSAGES, LABELS = "messages", "labels"
@@ -146,7 +146,7 @@ class MailboxSync:
                 if key in held and (position.snapshot == RESYNC or not change.is_arrival)
             }
         self._removed.update(removed)
-        yield from self._bury(self._held(removed), observed_at)
+        yield from self._bury(self._held(removed) | self._dead(removed), observed_at)
         position = yield from self._read_added(changes, added, position)
         if not self._fetcher.is_bounded:
             position = dataclasses.replace(
@@ -244,6 +244,11 @@ class MailboxSync:
         ids = set(message_ids)
         return self._request.stored.held(MESSAGE, ids) | self._fetcher.fetched.intersection(ids)
 
+    def _dead(self, message_ids: Iterable[str]) -> set[str]:
+        """Those among the dead letters: a retry must not bring back what is deleted."""
+        ids = set(message_ids)
+        return ids & self._request.stored.dead(MESSAGE) if ids else ids
+
     # ---- snapshot
 
     def _read_snapshot(self, position: Position) -> Generator[Item, None, Position]:
@@ -252,6 +257,7 @@ class MailboxSync:
         with Snapshot(self._client, self._request) as snapshot:
             self._add_known(snapshot, position)
             is_shifting = not self._list_mailbox(snapshot, position)
+            snapshot.leave_out_erased()
             if position.snapshot == RESYNC and position.seen_since is None:
                 former = self._request.stored.held(LABEL)
                 snapshot.find_relabelled(self._client.label_ids(self._request), former)
@@ -356,13 +362,8 @@ class MailboxSync:
         return self._profile
 
     def _check_mailbox(self, position: Position | None) -> None:
-        """Another mailbox under the same name would tombstone all of the first one's mail."""
         assert self._profile is not None
-        if position is not None and position.mailbox != str(self._profile.get("emailAddress", "")):
-            raise SourceError(
-                "gmail: the credentials open another mailbox than this connection has read so far;"
-                " give that mailbox a connection of its own, or correct the credentials"
-            )
+        check_mailbox(position, self._profile)
 
 
 def _steps(batches: list[Batch], added: dict[str, Change]) -> list[str | None]:

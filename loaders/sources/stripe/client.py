@@ -337,3 +337,8 @@ def _unexpected(endpoint: str) -> TransientSourceError:
         f"stripe: {endpoint} answered something else than the API's JSON (a proxy?); see"
         " api_base_url, or run again later"
     )
+
+
+def not_advancing(what: str) -> TransientSourceError:
+    """A list that says it goes on and comes back to where it was."""
+    return TransientSourceError(f"stripe: the list of {what} does not advance; run again later")

@@ -14,7 +14,7 @@ from typing import Any
 
 from loaders.errors import TransientSourceError
 from loaders.items import FetchRequest
-from loaders.sources.stripe.client import StripeClient
+from loaders.sources.stripe.client import StripeClient, not_advancing
 from loaders.sources.stripe.kinds import KINDS
 
 KEPT_DAYS = 28
@@ -79,6 +79,7 @@ def _read_window(
     if before is not None:
         parameters["created[lt]"] = before
     events: dict[str, Event] = {}
+    passed: set[str] = set()
     newest = served_at = None
     count = 0
     while True:
@@ -91,11 +92,10 @@ def _read_window(
         count += len(page.objects)
         if not page.has_more:
             break
-        if not times or page.objects[-1][1]["id"] == parameters.get("starting_after"):
-            raise TransientSourceError(
-                "stripe: the list of events does not advance; run again later"
-            )
+        if not times or page.objects[-1][1]["id"] in passed:
+            raise not_advancing("events")
         parameters["starting_after"] = page.objects[-1][1]["id"]
+        passed.add(parameters["starting_after"])
         end = before if before is not None else int(served_at.timestamp()) + 1
         if count >= _EVENTS_AT_ONCE and end - since > 1:
             assert newest is not None

@@ -51,7 +51,10 @@ class Held:
     """What the warehouse holds of the objects that are about to be read."""
 
     def __init__(self, request: FetchRequest, kind: Kind, ids: Collection[str]) -> None:
+        # Dead letters too: a retry must not bring back what is deleted.
         self.ids = request.stored.held(kind.name, ids)
+        if not request.retry:
+            self.ids |= request.stored.dead(kind.name).intersection(ids)
         self._lines: dict[str, set[str]] = {}
         if INVOICE_LINE in kind.object_types:
             for key in request.stored.held_within(INVOICE_LINE, ids):

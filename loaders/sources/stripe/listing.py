@@ -13,7 +13,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from loaders.errors import SourceError
-from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, RequestRefused
+from loaders.sources.stripe.client import (
+    PAGE_SIZE,
+    PermissionDenied,
+    RequestRefused,
+    not_advancing,
+)
 from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import Kind
 from loaders.sources.stripe.position import Slice
@@ -39,6 +44,16 @@ class _Walk:
     newest: int = 0
     oldest: int = 0
     """Creation, in Unix seconds, of the newest and oldest object met so far."""
+    passed: set[str] = dataclasses.field(default_factory=set)
+    """Objects after which a page was asked for."""
+
+    def go_on(self, rest: Slice) -> None:
+        """Go on with the next page. Raises TransientSourceError where it would go round."""
+        assert rest.after is not None
+        if rest.after in self.passed:
+            raise not_advancing(self.kind.path)
+        self.passed.add(rest.after)
+        self.part = rest
 
     def meet(self, page: PageRead) -> None:
         """Take note of how dense the objects lie."""
@@ -129,6 +144,8 @@ class Listing:
         """The objects of a page; the walk goes on, or is over."""
         try:
             page = future.result()
+            if page.rest is not None:
+                walk.go_on(page.rest)
         except (PermissionDenied, *OF_ONE_OBJECT) as error:
             self._bounds.give_back(walk.limit)
             self._waiting.append(walk)
@@ -136,7 +153,6 @@ class Listing:
             return ()
         self._bounds.give_back(walk.limit - len(page.reads))
         if page.rest is not None:
-            walk.part = page.rest
             walk.meet(page)
             # First in the queue: what was begun is finished before other slices begin.
             self._waiting.insert(0, walk)
@@ -148,6 +164,7 @@ class Listing:
         if is_deleted and walk.part.after is not None:
             # The object to go on after is no more: the slice is listed from its beginning.
             walk.part = dataclasses.replace(walk.part, after=None)
+            walk.passed.clear()
             return
         self.failures[walk.kind.name] = error
 

@@ -16,6 +16,7 @@ from loaders.sources.stripe.client import (
     RequestRefused,
     StripeClient,
     is_object,
+    not_advancing,
 )
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind
 from loaders.sources.stripe.position import Slice
@@ -67,7 +68,7 @@ class Reader:
         rest = None
         if page.has_more:
             if not reads or any(read.object_id == part.after for read in reads):
-                raise _not_advancing(kind.path)
+                raise not_advancing(kind.path)
             rest = dataclasses.replace(part, after=reads[-1].object_id)
         return PageRead(reads, rest, max(known, default=None), min(known, default=None))
 
@@ -114,12 +115,14 @@ class Reader:
     ) -> list[Observed]:
         """All lines of an invoice: the first ones are in it, the others are asked for."""
         lines, has_more = _embedded_lines(text, invoice)
+        passed: set[str] = set()
         while has_more:
             after = {"starting_after": lines[-1][1]["id"]} if lines else {}
             page = self._client.page(self._request, f"/v1/invoices/{invoice_id}/lines", after)
             has_more = page.has_more
-            if has_more and (not page.objects or page.objects[-1][1]["id"] in after.values()):
-                raise _not_advancing("an invoice's lines")
+            passed.update(after.values())
+            if has_more and (not page.objects or page.objects[-1][1]["id"] in passed):
+                raise not_advancing("an invoice's lines")
             lines += page.objects
         created_at = created(invoice)
         return [
@@ -172,10 +175,6 @@ def _filter(kind: Kind, part: Slice) -> dict[str, Any]:
     if part.after is not None:
         parameters["starting_after"] = part.after
     return parameters
-
-
-def _not_advancing(what: str) -> TransientSourceError:
-    return TransientSourceError(f"stripe: the list of {what} does not advance; run again later")
 
 
 def slices(kind: Kind, since: int = 0, before: int | None = None) -> tuple[Slice, ...]:

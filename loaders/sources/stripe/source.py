@@ -12,6 +12,7 @@ from typing import Any
 
 from loaders.dead_letters import DeadLetter
 from loaders.idem_keys import idem_key, stripe_idem_key
+from loaders.inventory import Inventory
 from loaders.items import Cursor, FetchRequest, Item, Listed, Observed
 from loaders.sources.stripe.client import PermissionDenied, StripeClient
 from loaders.sources.stripe.config import StripeConfig
@@ -21,6 +22,7 @@ from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.position import Slice, check_account, read_positions
 from loaders.sources.stripe.reading import OF_ONE_OBJECT, created, slices
 from loaders.sources.stripe.sync import AccountSync
+from loaders.sources.stripe.verification import AccountVerification
 
 _DATES = "created_between"
 """Stream of runs between two dates: what is left of the last one's listing."""
@@ -68,6 +70,16 @@ class StripeSource:
             sync = AccountSync(self._client, self._pool, request, positions, account)
             yield from sync.items()
 
+    def verify(self, request: FetchRequest, inventory: Inventory) -> None:
+        """Fill an inventory with what is held and what the account lists, by hashes."""
+        positions = read_positions(request.stored)
+        account = self._client.account_id(request)
+        check_account(positions, account, is_live=self._client.config.is_live)
+        verification = AccountVerification(
+            self._client, self._pool, request, inventory, self.volatile_keys
+        )
+        verification.read(positions)
+
     def close(self) -> None:
         """Stop the worker threads; requests under way are waited for."""
         self._pool.shutdown(cancel_futures=True)
@@ -110,14 +122,14 @@ class StripeSource:
         """The objects of dead letters, read anew; of those that cannot be, their texts again."""
         request.mode = "retry"
         wanted: dict[tuple[str, str], list[DeadLetter]] = {}
-        for letter in request.stored.dead_letters():
+        for letter in request.letters:
             if letter.object_type not in self._client.config.objects:
                 continue
             if (named := _object_of(letter)) is not None:
                 wanted.setdefault(named, []).append(letter)
             elif letter.payload is not None:
                 yield Listed(1)
-                yield Observed(letter.object_type, letter.payload, letter.created_at)
+                yield letter.observed(letter.payload)
                 request.settled.append(letter.dead_letter_id)
         failures = {
             named: max(letter.attempts for letter in letters) for named, letters in wanted.items()

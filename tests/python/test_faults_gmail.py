@@ -1,0 +1,288 @@
+"""What Gmail's client makes of every fault of the API and of the way there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from google.oauth2.credentials import Credentials
+
+from loaders.errors import SourceError, TransientSourceError
+from loaders.items import FetchRequest
+from loaders.pacing import TokenBucket
+from loaders.sandbox import Sandbox
+from loaders.sources.gmail import GmailConfig
+from loaders.sources.gmail import client as client_module
+from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+
+from .test_stripe_client import Clock, Waits, new_request
+
+pytestmark = pytest.mark.timeout(60)
+
+ATTEMPTS = 3
+HTML = "<!doctype html><title>Sign in as ann.content@example.com</title>"
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """No time passes but what is waited."""
+    monkeypatch.setattr(Waits, "clock", clock := Clock())
+    monkeypatch.setattr(
+        client_module, "TokenBucket", lambda units, largest: TokenBucket(units, largest, clock)
+    )
+    return clock
+
+
+def new_client(base_url: str, **options: Any) -> GmailClient:
+    config = GmailConfig(
+        **{
+            "api_base_url": base_url,
+            "max_attempts": ATTEMPTS,
+            "backoff_seconds": 0.001,
+            "timeout_seconds": 10.0,
+            "units_per_minute": 10_000_000,
+            **options,
+        }
+    )
+    return GmailClient("acct1", Credentials(token="any-token"), config)
+
+
+def fault(sandbox: Sandbox, method: str, times: int | None = None, **action: Any) -> None:
+    sandbox.set_faults([{"match": {"method": method}, "times": times, "action": action}])
+
+
+def failure(
+    call: Callable[[FetchRequest], object], request: FetchRequest | None = None
+) -> SourceError:
+    """What a call ends with: one line without content."""
+    with pytest.raises(SourceError) as raised:
+        call(request or new_request())
+    message = str(raised.value)
+    assert message.startswith("gmail: ")
+    assert "\n" not in message
+    assert "ann.content" not in message
+    return raised.value
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """What the API does, and what the call ends with."""
+
+    action: dict[str, Any]
+    said: str
+    kind: type[SourceError] = SourceError
+
+
+def of_status(status: int, reason: str = "") -> dict[str, Any]:
+    return {"status": status, "reason": reason, "message": "Not for ann.content@example.com"}
+
+
+PERMANENT = {
+    "400": Refusal(of_status(400, "invalidArgument"), "page on errors", RequestRefused),
+    "401": Refusal(of_status(401, "authError"), "run.py auth gmail"),
+    "403 scope": Refusal(of_status(403, "insufficientPermissions"), "gmail.readonly"),
+    "403 API is off": Refusal(of_status(403, "accessNotConfigured"), "enable the Gmail API"),
+    "403 domain policy": Refusal(of_status(403, "domainPolicy"), "administrator"),
+    "403 delegation": Refusal(of_status(403, "forbidden"), "may not open this mailbox"),
+    "403 without a reason": Refusal({"status": 403, "body": HTML}, "refused with 403 unknown"),
+    "404": Refusal(of_status(404, "notFound"), "not found", NotFound),
+    "410": Refusal(of_status(410, "gone"), "refused with 410 gone", RequestRefused),
+    "412": Refusal(of_status(412, "conditionNotMet"), "refused with 412", RequestRefused),
+}
+
+
+@pytest.mark.parametrize("case", PERMANENT.values(), ids=PERMANENT.keys())
+def test_a_gmail_refusal_is_final_and_says_what_to_do(sandbox: Sandbox, case: Refusal) -> None:
+    fault(sandbox, "messages.get", **case.action)
+    client = new_client(sandbox.base_url)
+    error = failure(lambda request: client.message(request, sandbox.live_ids()[0]))
+    assert type(error) is case.kind
+    assert not error.retryable
+    assert case.said in str(error)
+    assert sandbox.stats()["requests"] == {"messages.get": 1}
+
+
+TRANSIENT = {
+    "403 rate": Refusal(of_status(403, "rateLimitExceeded"), "403 rateLimitExceeded"),
+    "403 user rate": Refusal(of_status(403, "userRateLimitExceeded"), "403 userRateLimit"),
+    "403 quota": Refusal(of_status(403, "quotaExceeded"), "403 quotaExceeded"),
+    "403 daily limit": Refusal(of_status(403, "dailyLimitExceeded"), "403 dailyLimitExceeded"),
+    "408": Refusal(of_status(408), "408"),
+    "409": Refusal(of_status(409, "aborted"), "409 aborted"),
+    "429": Refusal(of_status(429, "rateLimitExceeded"), "429 rateLimitExceeded"),
+    "429 of a proxy": Refusal({"status": 429, "body": HTML}, "429 unknown"),
+    "500": Refusal(of_status(500), "500 internalError"),
+    "502 of a proxy": Refusal({"status": 502, "body": HTML}, "502 unknown"),
+    "503": Refusal(of_status(503), "503 backendError"),
+    "504": Refusal(of_status(504), "504"),
+    "cut off": Refusal({"truncate": True}, "IncompleteRead"),
+    "reset": Refusal({"reset": True}, "ConnectionResetError"),
+}
+
+
+@pytest.mark.parametrize("case", TRANSIENT.values(), ids=TRANSIENT.keys())
+def test_what_may_pass_of_gmail_is_tried_again_and_ends(sandbox: Sandbox, case: Refusal) -> None:
+    message_id = sandbox.live_ids()[0]
+    client = new_client(sandbox.base_url)
+    fault(sandbox, "messages.get", times=ATTEMPTS - 1, **case.action)
+    request = new_request()
+    assert json.loads(client.message(request, message_id))["id"] == message_id
+    assert (request.usage.api_calls, request.usage.retries) == (ATTEMPTS, ATTEMPTS - 1)
+
+    fault(sandbox, "messages.get", **case.action)
+    sandbox.reset_stats()
+    error = failure(lambda request: client.message(request, message_id))
+    assert type(error) is TransientSourceError
+    assert error.retryable
+    assert f"messages.get failed {ATTEMPTS} times" in str(error)
+    assert case.said in str(error)
+    assert "run again later" in str(error)
+    assert sandbox.stats()["requests"] == {"messages.get": ATTEMPTS}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("retry_after", "waited"),
+    [("17", 17.0), ("99999", 300.0), ("soon", 0.0), ("-5", 0.0)],
+    ids=["seconds", "no end", "text", "negative"],
+)
+def test_gmail_s_retry_after_is_honoured_within_bounds(
+    sandbox: Sandbox, status: int, retry_after: str, waited: float
+) -> None:
+    fault(sandbox, "getProfile", times=1, status=status, retry_after=retry_after)
+    waits = Waits()
+    new_client(sandbox.base_url).profile(new_request(waits))
+    assert sum(waits.seconds) == pytest.approx(waited, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "null",
+        '{"error": null}',
+        '{"error": []}',
+        '{"error": "unavailable"}',
+        '{"error": {"errors": null, "details": null}}',
+        '{"error": {"errors": ["x"]}}',
+        '{"error": {"errors": [], "details": [7], "status": {}}}',
+        '{"error": {"message": 7}}',
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 503])
+def test_gmail_s_error_may_have_any_body(sandbox: Sandbox, status: int, body: str) -> None:
+    fault(sandbox, "getProfile", status=status, body=body, content_type="application/json")
+    error = failure(new_client(sandbox.base_url).profile)
+    assert error.retryable is (status == 503)
+    assert str(status) in str(error)
+
+
+@pytest.mark.parametrize("method", ["messages.get", "threads.get", "messages.list", "getProfile"])
+def test_a_proxy_s_page_is_no_answer_of_gmail(sandbox: Sandbox, method: str) -> None:
+    """Above all it is no message: stored as a dead letter, it would never be read again."""
+    fault(sandbox, method, status=200, body=HTML)
+    client = new_client(sandbox.base_url)
+    message_id = sandbox.live_ids()[0]
+    call: Callable[[FetchRequest], object] = {
+        "messages.get": lambda request: client.message(request, message_id),
+        "threads.get": lambda request: list(client.thread_messages(request, message_id)),
+        "messages.list": lambda request: list(client.message_refs(request)),
+        "getProfile": client.profile,
+    }[method]
+    error = failure(call)
+    assert type(error) is TransientSourceError
+    assert f"{method} answered something else than the API's JSON" in str(error)
+
+
+@pytest.mark.parametrize("body", [HTML, "", "{}", '{"message": "no Route matched"}'])
+def test_a_404_that_is_not_gmail_s_is_no_deletion(sandbox: Sandbox, body: str) -> None:
+    fault(sandbox, "messages.get", status=404, body=body, content_type="application/json")
+    client = new_client(sandbox.base_url)
+    error = failure(lambda request: client.message(request, sandbox.live_ids()[0]))
+    assert type(error) is TransientSourceError
+    assert "answered something else" in str(error)
+
+
+@contextlib.contextmanager
+def nobody_accepts() -> Iterator[str]:
+    """An address whose connections are never made: the queue of its socket is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        host, port = listener.getsockname()
+        yield f"http://{host}:{port}"
+
+
+def test_a_connection_to_gmail_that_is_never_made_ends_in_time() -> None:
+    with nobody_accepts() as base_url:
+        client = new_client(base_url, timeout_seconds=0.1)
+        began = time.monotonic()
+        error = failure(client.profile)
+    assert type(error) is TransientSourceError
+    assert "TimeoutError" in str(error)
+    assert time.monotonic() - began < 10
+
+
+def test_an_answer_of_gmail_that_does_not_come_ends_in_time(sandbox: Sandbox) -> None:
+    fault(sandbox, "getProfile", latency=1.0)
+    client = new_client(sandbox.base_url, timeout_seconds=0.1)
+    request = new_request()
+    error = failure(client.profile, request)
+    assert type(error) is TransientSourceError
+    assert "TimeoutError" in str(error)
+    assert request.usage.api_calls == ATTEMPTS
+
+
+def test_a_refused_connection_to_gmail_can_be_tried_again() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        client = new_client(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        error = failure(client.profile)
+    assert type(error) is TransientSourceError
+    assert "ConnectionRefusedError" in str(error)
+
+
+def listed(sandbox: Sandbox, *pages: dict[str, Any]) -> list[str]:
+    """Ids that the client lists of these pages, which come again and again after the last."""
+    match = {"method": "messages.list"}
+    rules = [{"match": match, "action": {"json": page}} for page in pages[:-1]]
+    rules.append({"match": match, "action": {"json": pages[-1]}, "times": None})
+    sandbox.set_faults(rules)
+    client = new_client(sandbox.base_url)
+    return [ref["id"] for page in client.message_refs(new_request()) for ref in page]
+
+
+def test_an_empty_page_of_gmail_is_not_the_end(sandbox: Sandbox) -> None:
+    last = {"messages": [{"id": "b"}]}
+    first = {"messages": [{"id": "a"}], "nextPageToken": "t1"}
+    assert listed(sandbox, first, {"nextPageToken": "t2"}, last) == ["a", "b"]
+
+
+@pytest.mark.parametrize("token", ["", None])
+def test_an_empty_page_token_of_gmail_is_the_end(sandbox: Sandbox, token: str | None) -> None:
+    assert listed(sandbox, {"messages": [{"id": "a"}], "nextPageToken": token}) == ["a"]
+
+
+@pytest.mark.parametrize("token", [["t"], {"t": 1}, 7])
+def test_a_page_token_of_gmail_that_is_no_text_is_no_answer(sandbox: Sandbox, token: Any) -> None:
+    with pytest.raises(TransientSourceError, match="answered something else"):
+        listed(sandbox, {"messages": [{"id": "a"}], "nextPageToken": token})
+
+
+def test_page_tokens_of_gmail_that_go_round_are_noticed(sandbox: Sandbox) -> None:
+    pages = [{"messages": [{"id": key}], "nextPageToken": f"to-{key}"} for key in "abca"]
+    with pytest.raises(TransientSourceError, match="repeats a page token"):
+        listed(sandbox, *pages)
+    assert sandbox.stats()["requests"]["messages.list"] == 4

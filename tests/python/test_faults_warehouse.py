@@ -1,0 +1,406 @@
+"""What is kept when the warehouse, the disk or the clock gives way in the middle of a run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders import crashpoints, event_log, items, job, landing
+from loaders.errors import LandingError, TransientSourceError, WarehouseError
+from loaders.event_log import EventNotKept, spool_dir
+from loaders.ingest import DeadLettered
+from loaders.items import Cursor, Item, Observed
+from loaders.landing import Landing
+from loaders.runs import ORPHANED
+from loaders.sandbox import Sandbox
+from loaders.stored import Stored
+from loaders.warehouse import Warehouse
+
+from .conftest import (
+    Project,
+    Run,
+    at,
+    duckdb_only,
+    event_types,
+    events,
+    release_dbt,
+    run_gmail,
+    run_scripted,
+    stored,
+)
+from .test_upsert_objects import refuse_widget
+
+pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow]
+
+LANDED = ["job.started", "ingestion.completed", "job.failed"]
+REFUSED = ["job.started", "ingestion.failed", "job.failed"]
+ENDED_WELL = ["job.started", "ingestion.completed", "job.completed"]
+SMALL_MEGABYTES = 12
+STEP = 16384
+"""Bytes that are left on it, and so many more each time."""
+
+
+AtPoint = Callable[[str, Callable[[], object]], None]
+
+
+@pytest.fixture
+def at_point() -> Iterator[AtPoint]:
+    """Do something once when a run reaches a point."""
+
+    def install(point: str, action: Callable[[], object]) -> None:
+        def hook(name: str) -> None:
+            if name == point:
+                crashpoints.install(None)
+                action()
+
+        crashpoints.install(hook)
+
+    yield install
+    crashpoints.install(None)
+
+
+def widgets(*numbers: int) -> list[Item]:
+    """Objects and the cursor that covers them."""
+    items: list[Item] = [Observed("widget", f'{{"id": "w{n}"}}', at(n), f"w{n}") for n in numbers]
+    return [*items, Cursor("widgets", {"last": max(numbers)}, at(max(numbers)))]
+
+
+def cursor(warehouse: Warehouse) -> object:
+    return Stored(warehouse, "acme", "acct1").cursor("widgets")
+
+
+def failed_payload(warehouse: Warehouse, run: Run) -> dict[str, Any]:
+    payload: dict[str, Any] = events(warehouse, run.correlation_id)[-1]["payload"]
+    return payload
+
+
+def spooled(warehouse: Warehouse) -> list[str]:
+    return sorted(path.name for path in spool_dir(warehouse).glob("*"))
+
+
+@duckdb_only("a file")
+@pytest.mark.parametrize("point", ["merge.before", "land.before_extract"])
+def test_a_warehouse_file_that_is_gone_during_a_run_is_not_made_anew(
+    warehouse: Warehouse,
+    project: Project,
+    at_point: AtPoint,
+    point: str,
+) -> None:
+    """An empty file in its place would make the run complete, and everything be gone."""
+    aside = project.directory / "aside.duckdb"
+    at_point(point, lambda: project.duckdb_path.rename(aside))
+    run = run_scripted(warehouse, widgets(0, 1, 2))
+    assert isinstance(run.error, WarehouseError)
+    assert run.error.retryable
+    assert "put it back and run again" in str(run.error)
+    assert not project.duckdb_path.exists()
+    assert spooled(warehouse)
+    aside.rename(project.duckdb_path)
+    following = run_scripted(project.open_warehouse(), widgets(3))
+    assert following.error is None
+    assert set(stored(warehouse)) == {"w0", "w1", "w2", "w3"}
+    assert event_types(warehouse, run.correlation_id) == LANDED
+    assert failed_payload(warehouse, run)["error_type"] == "WarehouseError"
+    assert spooled(warehouse) == []
+
+
+def test_a_warehouse_that_is_lost_is_filled_again(warehouse: Warehouse, project: Project) -> None:
+    """What this machine remembers of the former one is no reason to leave anything out."""
+    assert run_scripted(warehouse, widgets(0, 1)).error is None
+    project.duckdb_path.unlink()
+    again = project.open_warehouse()
+    run = run_scripted(again, widgets(0, 1))
+    assert run.error is None
+    assert run.counts == {"inserted": 2}
+    assert cursor(again) == {"last": 1}
+
+
+def test_an_end_that_the_warehouse_does_not_take_is_replayed(
+    warehouse: Warehouse, at_point: AtPoint
+) -> None:
+    def away() -> None:
+        warehouse.execute("alter table events.event_log rename to event_log_away")
+
+    at_point("end.before_event", away)
+    run = run_scripted(warehouse, widgets(0))
+    assert run.error is None
+    assert len(spooled(warehouse)) == 1
+    warehouse.execute("alter table events.event_log_away rename to event_log")
+    assert run_scripted(warehouse, widgets(1)).error is None
+    assert event_types(warehouse, run.correlation_id) == ENDED_WELL
+    assert spooled(warehouse) == []
+
+
+NOT_KEPT = {
+    "job.started": "start.before_event",
+    "ingestion.completed": "land.loaded",
+    "job.completed": "end.before_event",
+}
+
+
+@pytest.mark.parametrize(("event_type", "point"), NOT_KEPT.items(), ids=NOT_KEPT.keys())
+def test_an_event_that_nothing_takes_fails_the_run_in_one_line(
+    warehouse: Warehouse,
+    at_point: AtPoint,
+    project: Project,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    event_type: str,
+    point: str,
+) -> None:
+    """Neither the warehouse nor the spool: a run that cannot be believed has not completed."""
+    full = project.directory / "full"
+    full.write_text("no directory, so nothing can be spooled here")
+    monkeypatch.setenv("LANDFALL_SPOOL_DIR", str(full))
+    at_point(
+        point, lambda: warehouse.execute("alter table events.event_log rename to event_log_away")
+    )
+    run = run_scripted(warehouse, widgets(0))
+    assert isinstance(run.error, EventNotKept)
+    assert str(run.error).startswith(f"{event_type}: neither the warehouse nor the spool takes")
+    assert run.error.retryable
+    assert any(f'"event_type": "{event_type}"' in line for line in caplog.messages)
+
+    monkeypatch.delenv("LANDFALL_SPOOL_DIR")
+    warehouse.execute("alter table events.event_log_away rename to event_log")
+    end_process_of(warehouse, run)
+    assert run_scripted(warehouse, widgets(0)).error is None
+    assert set(stored(warehouse)) == {"w0"}
+    assert cursor(warehouse) == {"last": 0}
+    if event_type != "job.started":
+        assert failed_payload(warehouse, run)["error_type"] == ORPHANED
+
+
+def end_process_of(warehouse: Warehouse, run: Run) -> None:
+    """Make the log say of a run of this process that it was of one that is no more."""
+    warehouse.execute(
+        """update events.event_log set payload = json_merge_patch(payload,
+        '{"host": {"process_start": "1"}}')
+        where event_type = 'job.started' and correlation_id = ?""",
+        (run.correlation_id,),
+    )
+
+
+def test_a_failure_is_what_a_run_ends_with_where_no_event_is_taken(
+    warehouse: Warehouse, at_point: AtPoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        warehouse.execute("alter table events.event_log rename to event_log_away")
+        spool_dir(warehouse).parent.mkdir(parents=True)
+        spool_dir(warehouse).write_text("no directory")
+        raise TransientSourceError("acme: the API is down; run again later")
+
+    at_point("extract.first_object", fail)
+    run = run_scripted(warehouse, widgets(0))
+    assert isinstance(run.error, TransientSourceError)
+    assert sum("neither the warehouse nor the spool" in line for line in caplog.messages) == 2
+
+
+# ---- packages that do not load
+
+
+def test_a_pending_package_that_the_warehouse_comes_to_refuse_holds_up_no_run(
+    warehouse: Warehouse, at_point: AtPoint
+) -> None:
+    """It is dropped, its cursor with it; read again, all but the culprit is stored."""
+
+    def die() -> None:
+        raise LandingError("the process ends here")
+
+    at_point("land.normalized", die)
+    assert isinstance(run_scripted(warehouse, widgets(0, 1, 2)).error, LandingError)
+    refuse_widget(warehouse, "w1")
+    run = run_scripted(warehouse, widgets(0, 1, 2))
+    assert isinstance(run.error, DeadLettered)
+    assert set(stored(warehouse)) == {"w0", "w2"}
+    letters = Stored(warehouse, "acme", "acct1").dead_letters()
+    assert [letter.external_id for letter in letters] == ["w1"]
+    assert cursor(warehouse) == {"last": 2}
+    assert run_scripted(warehouse, widgets(3)).error is None
+
+
+@duckdb_only("a view in the table's place")
+def test_a_table_that_takes_nothing_is_no_fault_of_the_objects(warehouse: Warehouse) -> None:
+    """Every run ends, none sets anything aside, and the cursor stays where it is."""
+    table = "events_staging.landed_objects"
+    warehouse.execute(f"alter table {table} rename to landed_objects_away")
+    warehouse.execute(f"create view {table} as select * from {table}_away")
+    for _ in range(2):
+        run = run_scripted(warehouse, widgets(0, 1))
+        assert isinstance(run.error, LandingError)
+        assert "landed_objects is not" in str(run.error)
+        assert event_types(warehouse, run.correlation_id) == REFUSED
+        assert failed_payload(warehouse, run)["retryable"] is True
+        assert cursor(warehouse) is None
+    warehouse.execute(f"drop view {table}")
+    warehouse.execute(f"alter table {table}_away rename to landed_objects")
+    assert run_scripted(warehouse, widgets(0, 1)).error is None
+    assert set(stored(warehouse)) == {"w0", "w1"}
+    assert cursor(warehouse) == {"last": 1}
+    assert Stored(warehouse, "acme", "acct1").dead_letters() == []
+
+
+# ---- a full disk
+
+
+@pytest.fixture
+def small_disk(project: Project) -> Iterator[Path]:
+    """A disk that is soon full."""
+    path = project.directory / "small"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_MEGABYTES}m", "tmpfs", str(path)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(disk: Path, left: int) -> Path:
+    """Fill a disk but for some bytes."""
+    found = os.statvfs(disk)
+    path = disk / "full"
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_bsize - left)
+    return path
+
+
+def test_a_disk_that_is_full_while_landing_loses_nothing(
+    warehouse: Warehouse, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever step of a load package it hits: that of the packages' directory."""
+    monkeypatch.setenv("LANDFALL_STATE_DIR", str(small_disk / "state"))
+    reasons: list[str] = []
+    for left in range(0, 2**20, STEP):
+        shutil.rmtree(small_disk / "state", ignore_errors=True)
+        full = fill(small_disk, left)
+        try:
+            land(warehouse, left)
+            break
+        except LandingError as error:
+            reasons.append(str(error))
+        finally:
+            full.unlink()
+        land(warehouse, left)
+        assert cursor(warehouse) == {"last": left}
+    assert len(reasons) > 3
+    assert all("No space left on device" in reason for reason in reasons)
+    landed = warehouse.execute("select distinct external_id from events_staging.landed_objects")
+    assert {external_id for (external_id,) in landed} == {
+        f"w{number * STEP}" for number in range(len(reasons) + 1)
+    }
+
+
+@duckdb_only("a file")
+@pytest.mark.parametrize(
+    ("point", "error_type", "types"),
+    [
+        ("land.before_extract", "LandingError", REFUSED),
+        ("merge.before", "TransformFailed", LANDED),
+    ],
+)
+def test_a_full_disk_of_the_warehouse_loses_nothing(
+    warehouse: Warehouse,
+    project: Project,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at_point: AtPoint,
+    point: str,
+    error_type: str,
+    types: list[str],
+) -> None:
+    path = small_disk / "landfall.duckdb"
+    shutil.copy(project.duckdb_path, path)
+    monkeypatch.setenv("LANDFALL_DUCKDB_PATH", str(path))
+    warehouse = project.open_warehouse()
+    at_point(point, lambda: fill(small_disk, 0))
+    run = run_scripted(warehouse, widgets(0, 1, 2))
+    assert run.error is not None
+    assert "No space left on device" in str(run.error)
+    assert cursor(warehouse) == (None if point.startswith("land") else {"last": 2})
+    assert spooled(warehouse)
+
+    (small_disk / "full").unlink()
+    assert run_scripted(warehouse, widgets(3)).error is None
+    # What was not landed lies in a pending package, which is loaded before anything new.
+    assert set(stored(warehouse)) == {"w0", "w1", "w2", "w3"}
+    assert cursor(warehouse) == {"last": 3}
+    assert event_types(warehouse, run.correlation_id) == types
+    assert failed_payload(warehouse, run)["error_type"] == error_type
+    release_dbt()
+
+
+def land(warehouse: Warehouse, number: int) -> None:
+    """Land one object and its cursor."""
+    package = Landing(
+        warehouse,
+        source_system="acme",
+        connection_name="acct1",
+        correlation_id="run",
+        idem_key_of=lambda item, payload: f"acme:acct1:widget:{payload['id']}",
+    )
+    package.load_pending()
+    for item in widgets(number):
+        if isinstance(item, Observed):
+            package.observe(item)
+        elif isinstance(item, Cursor):
+            package.advance(item)
+    package.flush()
+
+
+# ---- a clock that jumps back
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> type[dt.datetime]:
+    """This machine's clock, an hour ahead until its `offset` is set to nothing."""
+
+    class Clock(dt.datetime):
+        offset = dt.timedelta(hours=1)
+
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Any:
+            return dt.datetime.now(tz) + cls.offset
+
+    shifted = types.SimpleNamespace(datetime=Clock, timedelta=dt.timedelta, UTC=dt.UTC)
+    for module in (event_log, items, job, landing):
+        monkeypatch.setattr(module, "dt", shifted)
+    return Clock
+
+
+def test_a_clock_that_jumps_back_leaves_states_and_events_in_order(
+    warehouse: Warehouse, ahead: Any, at_point: AtPoint
+) -> None:
+    """Within a run, and from a run to the next."""
+
+    def jump_back() -> None:
+        ahead.offset = dt.timedelta()
+
+    with Sandbox(size=4, seed=7) as mailbox:
+        at_point("extract.first_object", jump_back)
+        first = run_gmail(warehouse, mailbox)
+        assert first.error is None
+        last_seen = max(row["last_seen"] for row in stored(warehouse).values())
+        message_id = mailbox.live_ids()[0]
+        mailbox.change(labels={"ids": [message_id], "add": ["STARRED"]})
+        second = run_gmail(warehouse, mailbox)
+        assert second.error is None
+        assert second.counts == {"updated": 1}
+        row = stored(warehouse)[message_id]
+        assert row["last_seen"] > last_seen
+        assert "STARRED" in json.loads(row["payload"])["labelIds"]
+    for run in (first, second):
+        # By their times, as `events` orders them.
+        assert event_types(warehouse, run.correlation_id) == ENDED_WELL
