@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from loaders.config import Connection, state_dir
+from loaders.private_files import warn_of_open_files
 from loaders.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from loaders.items import Source
     from loaders.sandbox import Sandbox
+    from loaders.verifying import VerifiableSource
 
 
 @dataclasses.dataclass(frozen=True)
 class Access:
     """What opens a connection's source, and what checks it; each reads its options anew."""
 
-    open_source: Callable[[], Source]
+    open_source: Callable[[], VerifiableSource]
     check: Callable[[], bool]
 
 
@@ -38,7 +39,12 @@ class AccessOptions:
 def open_access(
     connection: Connection, warehouse: Warehouse, options: AccessOptions
 ) -> contextlib.AbstractContextManager[Access]:
-    """The access to a connection of any source; prints which it is."""
+    """The access to a connection of any source; prints which it is.
+
+    Warns of files with its secrets, or the warehouse's, that others can read.
+    """
+    if not connection.is_sandbox:
+        warn_of_open_files(connection, warehouse.target)
     if connection.source_system == "stripe":
         from loaders.sources.stripe.access import stripe_access
 

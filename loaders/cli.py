@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from loaders.commands import auth, build, copy, dead_letters, sources, status
-from loaders.errors import LandfallError, describe
+from loaders.commands import (
+    alert,
+    auth,
+    build,
+    copy,
+    dashboard,
+    dead_letters,
+    erase,
+    sources,
+    status,
+    verify,
+)
+from loaders.errors import LandfallError, describe, register_url_password, without_secrets
 from loaders.log_lines import configure_logging
 from loaders.option_values import bind_relative_times
 
@@ -28,7 +41,10 @@ examples:
   python loaders/run.py gmail --all --parallel 4   every configured mailbox
   python loaders/run.py stripe --objects charge,refund  these objects of a Stripe account
   python loaders/run.py retry                      read dead letters again
-  python loaders/run.py status                     the last runs
+  python loaders/run.py verify gmail               compare with what the source has
+  python loaders/run.py status                     how each connection is, the last runs
+  python loaders/run.py alert                      tell people what is wrong (docs/alerts.md)
+  python loaders/run.py dashboard                  how the connections are, as a page
   python loaders/run.py build --select raw_objects dbt build as a logged job
   python loaders/run.py copy --from dev --to prod  move a warehouse to another target
 
@@ -39,6 +55,9 @@ exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors end as one clear line."""
+    for name, value in os.environ.items():
+        if name.lower().endswith("_proxy"):
+            register_url_password(value)
     options = _parse(bind_relative_times(sys.argv[1:] if arguments is None else arguments))
     configure_logging(options.log_format, options.debug)
     try:
@@ -69,8 +88,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line; what was typed may be a key."""
+        super().error(without_secrets(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="run.py",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -82,4 +107,4 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_COMMANDS = (sources, auth, build, copy, dead_letters, status)
+_COMMANDS = (sources, auth, build, copy, dead_letters, verify, erase, status, dashboard, alert)

@@ -21,6 +21,8 @@ class CopiedTable:
 
 
 TABLES = (
+    # First: what was erased on either side is not copied.
+    CopiedTable("erasures", ("key_hash",)),
     CopiedTable("event_log", ("event_id",)),
     CopiedTable("dead_letters", ("dead_letter_id",), is_landing=True),
     CopiedTable(

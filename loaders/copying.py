@@ -21,7 +21,9 @@ from loaders import crashpoints, transform
 from loaders.comparison import Comparison, compare, matched, sorted_rows
 from loaders.config import PACKAGE_NAME, Target, state_dir
 from loaders.copied_tables import TABLES, CopiedTable
+from loaders.erased import Erased
 from loaders.errors import CheckFailed, ConfigError, LandingError, UsageError, WarehouseBusy
+from loaders.idem_keys import split
 from loaders.job import Job
 from loaders.landing_tables import Row, arrow_table
 from loaders.packages import drop_pending, load_package, open_pipeline, reason_of
@@ -69,6 +71,8 @@ class WarehouseCopy:
         self._documented = transform.documented_columns()
         _check_columns(source, self._documented)
         self.results: list[TableCopy] = []
+        self._erased = Erased()
+        self._erased_letters: set[str] = set()
         self.job = Job(
             target,
             job_name="copy",
@@ -119,6 +123,8 @@ class WarehouseCopy:
             self._insert(table)
             crashpoints.reached("merge.after")
             self._target.execute(f"drop table if exists {sql.temporary(self._target, table)}")
+        if table.name == "erasures":
+            self._read_erased()
         result.copied = result.rows - result.already_there
         self.job.step = "check"
         self._verify(table, result)
@@ -128,12 +134,31 @@ class WarehouseCopy:
         while keys := list(itertools.islice(missing, RANGE_KEYS)):
             yield from self._rows_of(table, keys)
 
+    def _read_erased(self) -> None:
+        """What was erased on either side: the source's blocks are in the target by now."""
+        blocks = self._target.stream(f"select key_hash from {self._target.table('erasures')}")
+        erased = self._erased = Erased(text for (text,) in blocks)
+        letters = self._source.stream(
+            "select dead_letter_id, source_system, connection_name, object_type, external_id"
+            f" from {self._source.staging_table('dead_letters')} where external_id is not null"
+        )
+        if erased:
+            self._erased_letters = {letter_id for letter_id, *of in letters if erased.covers(*of)}
+
+    def _without_erased(self, table: CopiedTable, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            is_object = table.name == "raw_objects" and self._erased.covers(*split(row[0]))
+            if not is_object and not (
+                table.name == "dead_letters" and row[0] in self._erased_letters
+            ):
+                yield row
+
     def _missing_keys(self, table: CopiedTable, result: TableCopy) -> Iterator[Row]:
         """Keys that are neither stored in the target nor wait in its temporary table."""
         width = len(table.key)
         source = sorted_rows(self._source, sql.keyed(self._source, table), table.key)
         held = sorted_rows(self._target, sql.held(self._target, table), table.key, ["is_stored"])
-        for key, found in matched(source, held, width):
+        for key, found in matched(self._without_erased(table, source), held, width):
             result.rows += 1
             result.already_there += any(is_stored for *_, is_stored in found)
             if not found:
@@ -208,7 +233,8 @@ class WarehouseCopy:
             for warehouse in (self._source, self._target)
         )
         grouped_from = len(table.key) + len(table.compared) if table.groups else None
-        comparison = compare(source, target, len(table.key), grouped_from)
+        wanted = self._without_erased(table, source)
+        comparison = compare(wanted, target, len(table.key), grouped_from)
         if not comparison.is_equal:
             raise CheckFailed(self._mismatch(table, comparison))
         result.is_verified = True

@@ -1,8 +1,9 @@
 """Dead letters: what could not be stored, until it is.
 
 A letter is settled when raw_objects holds a later state of its object, when a newer letter is
-about the same object, or when a retry has dealt with it. Only letters of complete loads count:
-a package that was refused has left its own behind, and landed them again.
+about the same object, when a retry has dealt with it, or when an operator has dropped it. Only
+letters of complete loads count: a package that was refused has left its own behind, and landed
+them again.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from loaders.errors import UsageError
+from loaders.items import Observed
+from loaders.payloads import admit
 from loaders.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from loaders.items import Source
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,15 +36,40 @@ class DeadLetter:
     correlation_id: str
     created_at: dt.datetime
     payload: str | None = None
+    dropped_at: dt.datetime | None = None
+    dropped_reason: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """What may be shown: everything but the payload, which is content."""
-        hidden = ("dead_letter_id", "payload")
-        return {name: getattr(self, name) for name in _COLUMNS if name not in hidden}
+    def as_json(self, *, with_payload: bool = False) -> dict[str, Any]:
+        """Its fields; the payload, which is content, only when it is asked for."""
+        fields = dataclasses.asdict(self)
+        return fields if with_payload else {**fields, "payload": None}
+
+    def observed(self, text: str) -> Observed:
+        """Its object, once more."""
+        return Observed(
+            self.object_type, text, self.created_at, self.external_id, attempts=self.attempts + 1
+        )
+
+    def replayed(self, source: Source) -> Observed | None:
+        """Its object from the text that was kept, if that passes the gate now.
+
+        None where the source has to be asked: also for a part whose time of creation only its
+        whole tells.
+        """
+        if self.payload is None:
+            return None
+        item = self.observed(self.payload)
+        try:
+            _, payload, _ = admit(self.payload, source.volatile_keys)
+            source.idem_key(item, payload)
+            return None if source.created_at(item, payload) is None else item
+        except ValueError:  # PayloadError is one
+            return None
 
 
 _AT_ONCE = 2_000
-_COLUMNS = [field.name for field in dataclasses.fields(DeadLetter)]
+_DROPPED = ("dropped_at", "dropped_reason")
+_COLUMNS = [field.name for field in dataclasses.fields(DeadLetter) if field.name not in _DROPPED]
 
 
 def open_letters(
@@ -47,17 +79,57 @@ def open_letters(
     *,
     limit: int | None = None,
     with_payload: bool = False,
+    with_dropped: bool = False,
 ) -> list[DeadLetter]:
-    """Letters that are not settled, newest first; of all connections, or of one."""
-    columns = _COLUMNS if with_payload else _COLUMNS[:-1]
+    """Letters that are not settled, newest first; of all connections, or of one.
+
+    With `with_dropped` also those that an operator gave up.
+    """
+    columns = _COLUMNS if with_payload else [name for name in _COLUMNS if name != "payload"]
     of_connection = (source_system, connection_name) if source_system else ()
     rows = warehouse.execute(
         f"select {', '.join(f'letter.{name}' for name in columns)}"
-        f" {_open(warehouse, bool(of_connection))} order by letter.created_at desc"
+        f" {_open(warehouse, bool(of_connection), with_dropped)} order by letter.created_at desc"
         + ("" if limit is None else f" limit {limit:d}"),
         of_connection,
     )
-    return [DeadLetter(*row) for row in rows]
+    return [DeadLetter(**dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
+    """The letter of an id, settled or not; the id may be cut short.
+
+    Raises UsageError unless there is exactly one.
+    """
+    columns = [*_COLUMNS, *_DROPPED]
+    rows = warehouse.execute(
+        f"select {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
+        f" where {_complete(warehouse)} and substr(dead_letter_id, 1, ?) = ? limit 2",
+        (len(letter_id), letter_id),
+    )
+    if len(rows) != 1:
+        found = "more than one" if rows else "none"
+        raise UsageError(
+            f"dead-letters: {letter_id!r}: expected the id of one dead letter, found {found};"
+            " run.py dead-letters lists them"
+        )
+    return DeadLetter(**dict(zip(columns, rows[0], strict=True)))
+
+
+def drop(warehouse: Warehouse, letter: DeadLetter, reason: str, *, keep_payload: bool) -> None:
+    """Give a letter up: it stays in the table, and is settled. Raises UsageError."""
+    if letter.dropped_at is not None:
+        raise UsageError(
+            f"dead-letters: {letter.dead_letter_id} was dropped already, at"
+            f" {letter.dropped_at:%Y-%m-%d %H:%M} UTC: {letter.dropped_reason}"
+        )
+    warehouse.execute(
+        f"update {warehouse.staging_table('dead_letters')}"
+        " set dropped_at = current_timestamp, dropped_reason = ?"
+        + ("" if keep_payload else ", payload = null")
+        + " where dead_letter_id = ? and dropped_at is null",
+        (reason, letter.dead_letter_id),
+    )
 
 
 def forget(warehouse: Warehouse, letter_ids: Sequence[str]) -> None:
@@ -77,12 +149,13 @@ def forget(warehouse: Warehouse, letter_ids: Sequence[str]) -> None:
             " and settled.object_type = letter.object_type"
             " and settled.created_at >= letter.created_at"
             " and (settled.dead_letter_id = letter.dead_letter_id"
-            " or settled.external_id = letter.external_id))",
+            " or settled.external_id = letter.external_id))"
+            " and letter.dropped_at is null",
             some,
         )
 
 
-def _open(warehouse: Warehouse, of_connection: bool) -> str:
+def _open(warehouse: Warehouse, of_connection: bool, with_dropped: bool) -> str:
     condition = " and source_system = ? and connection_name = ?" if of_connection else ""
     return (
         "from (select *, row_number() over ("
@@ -98,6 +171,7 @@ def _open(warehouse: Warehouse, of_connection: bool) -> str:
         " and stored.external_id = letter.external_id"
         " and stored.last_seen >= letter.created_at and stored.deleted_at is null"
         " where letter.age = 1 and stored.idem_key is null"
+        + ("" if with_dropped else " and letter.dropped_at is null")
     )
 
 

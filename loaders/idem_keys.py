@@ -13,14 +13,15 @@ from typing import Any
 IdemKeyFunction = Callable[[Mapping[str, Any]], str]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
+_UNPAIRED = re.compile(r"[\ud800-\udfff]")
 
 
 def idem_key(source_system: str, connection_name: str, object_type: str, external_id: str) -> str:
     """Return the idem_key of one object.
 
-    Raises ValueError when a part is empty, or when one of the first three holds
+    Raises ValueError when a part is empty, when one of the first three holds
     characters other than letters, digits, `_`, `-` and `.`: a colon there would let
-    two objects share a key.
+    two objects share a key; and for an id that no warehouse can hold.
     """
     for name, value in (
         ("source_system", source_system),
@@ -35,7 +36,43 @@ def idem_key(source_system: str, connection_name: str, object_type: str, externa
             if not isinstance(external_id, str)
             else f"{source_system} {object_type}: the id is empty"
         )
+    if not external_id.isascii() and _UNPAIRED.search(external_id):
+        raise ValueError(f"{source_system} {object_type}: the id holds an unpaired surrogate")
     return f"{source_system}:{connection_name}:{object_type}:{external_id}"
+
+
+OWNERS: Mapping[tuple[str, str], str] = {
+    ("gmail", "attachment"): "message",
+    ("stripe", "invoice_line"): "invoice",
+}
+"""Object types whose ids are `owner:part`, by source, and the type of the owner."""
+
+
+def owner_key(
+    source_system: str, connection_name: str, object_type: str, external_id: str
+) -> str | None:
+    """The idem_key of the object that a part belongs to; None for what is no part."""
+    owner_type = OWNERS.get((source_system, object_type))
+    owner_id, _, part = external_id.partition(":")
+    if owner_type is None or not owner_id or not part:
+        return None
+    return idem_key(source_system, connection_name, owner_type, owner_id)
+
+
+def split(key: str) -> tuple[str, str, str, str]:
+    """The four parts of a key that idem_key built."""
+    source_system, connection_name, object_type, external_id = key.split(":", 3)
+    return source_system, connection_name, object_type, external_id
+
+
+def type_and_id(key: str, source_system: str, connection_name: str) -> tuple[str, str]:
+    """Object type and external id of a key that somebody wrote down; ValueError when it is none."""
+    prefix = f"{source_system}:{connection_name}:"
+    object_type, _, external_id = key.removeprefix(prefix).partition(":")
+    if not key.startswith(prefix):
+        raise ValueError(f"expected a key that begins with {prefix!r}, got {key!r}")
+    idem_key(source_system, connection_name, object_type, external_id)
+    return object_type, external_id
 
 
 def gmail_idem_key(connection_name: str, object_type: str = "message") -> IdemKeyFunction:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from loaders import batch_size, crashpoints, dead_letters, transform
+from loaders import batch_size, crashpoints, dead_letters, monitoring, transform
 from loaders.batch_size import FIRST, BatchSize
 from loaders.config import SOURCES
 from loaders.errors import LandfallError, LandingError, SourceError, describe
@@ -183,7 +184,11 @@ class Ingestion:
         try:
             landing.load_pending()
             request = self._request(usage, began, dry_run)
-            for item in source.fetch(request):
+            if not dry_run or "erasures" in self._warehouse.columns():
+                landing.erased = request.erased = request.stored.erased()
+            for item in itertools.chain(
+                self._replay(request, source, landing), source.fetch(request)
+            ):
                 crashpoints.reached("extract.first_object")
                 self._take(item, landing, tally)
             landing.flush()
@@ -201,6 +206,7 @@ class Ingestion:
             "records_landed": counts.landed,
             "already_held": tally.already_held,
             "gone": tally.gone,
+            "erased": counts.erased,
             "dead_lettered": counts.dead_lettered + tally.already_dead,
             "new_dead_letters": counts.dead_lettered,
             "bytes": counts.bytes,
@@ -220,6 +226,21 @@ class Ingestion:
             "duration_seconds": round(time.monotonic() - began, 3),
             **request.details,
         }
+
+    @staticmethod
+    def _replay(request: FetchRequest, source: Source, landing: Landing) -> Iterator[Item]:
+        """Of a retry: what was set aside and passes the gate now; the rest is to be read again."""
+        if not request.retry:
+            return
+        for letter in request.stored.dead_letters():
+            landing.failures[letter.object_type, letter.external_id] = letter.attempts
+            item = letter.replayed(source)
+            if item is None:
+                request.letters.append(letter)
+                continue
+            yield Listed(1)
+            yield item
+            request.settled.append(letter.dead_letter_id)
 
     def _take(self, item: Item, landing: Landing, tally: Tally) -> None:
         match item:
@@ -252,6 +273,8 @@ class Ingestion:
             self._progress.note("merging and checking (dbt build)")
             # The marts of other sources stay as they are: this run brings nothing for them.
             others = [f"tag:{name}" for name in SOURCES if name != self.job.source_system]
+            if monitoring.is_current(self._warehouse):
+                others.append(f"tag:{monitoring.TAG}")
             result = transform.build(
                 self._warehouse.target, self.job.correlation_id, ["--exclude", *others]
             )
@@ -269,6 +292,7 @@ class Ingestion:
             )
             if result.error:
                 raise result.error
+            monitoring.note_built(self._warehouse)
             dead_letters.forget(self._warehouse, self._settled)
             if self._failures:
                 raise PartlyFetched(self._failures)

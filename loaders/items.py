@@ -8,7 +8,10 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from loaders.erased import Erased
+
 if TYPE_CHECKING:
+    from loaders.dead_letters import DeadLetter
     from loaders.errors import SourceError
     from loaders.stored import Stored
 
@@ -39,6 +42,8 @@ class Observed:
     external_id: str | None = None
     created_at: dt.datetime | None = None
     value: Any = dataclasses.field(default=None, repr=False, compare=False)
+    attempts: int = 1
+    """Runs that tried to store it, this one included."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,6 +152,8 @@ class FetchRequest:
     """Whether the time for fetching is over."""
     say: Callable[[str], None] = lambda text: None
     """Tell the person who watches the run."""
+    erased: Erased = dataclasses.field(default_factory=Erased)
+    """Objects that are not stored again: what is known to be one need not be read."""
     max_objects: int | None = None
     """Fetch at most so many objects."""
     since: dt.datetime | None = None
@@ -166,6 +173,8 @@ class FetchRequest:
     """Set by the source: objects that it failed on and that the next run tries again."""
     failures: dict[str, SourceError] = dataclasses.field(default_factory=dict)
     """Set by the source: object types that it could not read, and why; the others are."""
+    letters: list[DeadLetter] = dataclasses.field(default_factory=list)
+    """Of a retry: dead letters whose objects are to be read again."""
     settled: list[str] = dataclasses.field(default_factory=list)
     """Set by the source: dead letters that a retry has dealt with, by their ids."""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from loaders.batch_size import FIRST, BatchSize
+from loaders.erased import Erased
 from loaders.idem_keys import idem_key
 from loaders.items import Cursor, Deleted, Observed
 from loaders.landing_tables import Row
@@ -36,6 +37,7 @@ class LandingCounts:
     """What a landing has put into the warehouse."""
 
     landed: int = 0
+    erased: int = 0
     dead_lettered: int = 0
     bytes: int = 0
     chunks: int = 0
@@ -73,6 +75,10 @@ class Landing:
         check_lease: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts = LandingCounts()
+        self.erased = Erased()
+        """Objects that are counted and not stored again."""
+        self.failures: dict[tuple[str, str | None], int] = {}
+        """How often earlier runs failed on an object, by type and id."""
         self._source = (source_system, connection_name)
         self._correlation_id = correlation_id
         self._idem_key_of = idem_key_of
@@ -98,7 +104,13 @@ class Landing:
             key = self._idem_key_of(item, payload)
             created_at = self._created_at_of(item, payload)
         except ValueError as error:  # PayloadError is one
-            self.set_aside(item.object_type, item.external_id, str(error), item.text)
+            self.set_aside(
+                item.object_type,
+                item.external_id,
+                str(error),
+                item.text,
+                attempts=item.attempts,
+            )
             return
         self._queue(item.object_type, key, text, payload_hash, created_at, item.observed_at, False)
 
@@ -117,10 +129,13 @@ class Landing:
         attempts: int = 1,
     ) -> None:
         """Queue a dead letter, with its text when there is one."""
+        if external_id and self.erased.covers(*self._source, object_type, external_id):
+            self.counts.erased += 1
+            return
         if isinstance(text, bytes):
             text = text.decode("utf-8", errors="backslashreplace")
-        if text is not None:
-            text = text.encode("utf-8", errors="backslashreplace").decode()
+        text = None if text is None else _encodable(text)
+        external_id = None if external_id is None else _encodable(external_id)
         self._make_room(len(text or ""))
         self._dead_letters.append(
             self._dead_letter(object_type, external_id, reason, text, attempts=attempts)
@@ -194,11 +209,14 @@ class Landing:
         observed_at: dt.datetime,
         is_deleted: bool,
     ) -> None:
-        size = 0 if text is None else len(text if text.isascii() else text.encode())
-        self._make_room(size)
         prefix = _key_prefix(*self._source, object_type)
         if not key.startswith(prefix) or key == prefix:
             raise ValueError(f"idem_key_fn: expected a key that begins with {prefix!r}")
+        if self.erased.covers(*self._source, object_type, key[len(prefix) :]):
+            self.counts.erased += 1
+            return
+        size = 0 if text is None else len(text if text.isascii() else text.encode())
+        self._make_room(size)
         self._objects.append(
             (
                 key,
@@ -259,10 +277,17 @@ class Landing:
             external_id,
             reason,
             text,
-            attempts,
+            max(attempts, self.failures.get((object_type, external_id), 0) + 1),
             self._correlation_id,
             dt.datetime.now(dt.UTC),
+            None,
+            None,
         )
+
+
+def _encodable(text: str) -> str:
+    """The text with unpaired surrogates, which JSON can spell and UTF-8 cannot, spelt out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 @functools.cache

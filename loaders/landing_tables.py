@@ -46,6 +46,8 @@ DEAD_LETTERS = pa.schema(
         pa.field("attempts", pa.int64(), nullable=False),
         pa.field("correlation_id", pa.string(), nullable=False),
         pa.field("created_at", _UTC_TIMESTAMP, nullable=False),
+        pa.field("dropped_at", _UTC_TIMESTAMP),
+        pa.field("dropped_reason", pa.string()),
     ]
 )
 

@@ -44,6 +44,8 @@ def print_summary(summary: RunSummary) -> None:
     ]
     if counts["stale"]:
         lines.insert(7, ("stale", counts["stale"]))
+    if telemetry["erased"]:
+        lines.append(("erased", f"{telemetry['erased']} objects met again and not stored"))
     if telemetry["deferred"]:
         lines.append(("deferred", f"{telemetry['deferred']} changed objects, read by later runs"))
     if telemetry["unfetched"]:

@@ -6,9 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
+from loaders import transform
 from loaders.access import AccessOptions, open_access
+from loaders.alerts.channels import check_channels
+from loaders.checks import Report
 from loaders.config import (
     SOURCES,
     Connection,
@@ -29,6 +33,7 @@ from loaders.ingest import (
 from loaders.job import Job, job_name_for, run_supervised
 from loaders.progress import new_progress
 from loaders.report import print_dry_run, print_summary
+from loaders.verifying import Verification, print_report
 from loaders.warehouse import Warehouse
 
 _OF_SOME_OBJECTS = (DeadLettered, FetchIncomplete, PartlyFetched)
@@ -56,7 +61,34 @@ def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
         access_options = AccessOptions(sandbox_size=size, keep_sandbox=False)
         with open_access(connection, warehouse, access_options) as access:
             codes.append(0 if access.check() else 1)
-    return max(codes)
+    report = Report()
+    check_channels(report)
+    return max(*codes, int(report.has_failed))
+
+
+def verify(options: argparse.Namespace, warehouse: Warehouse) -> int:
+    """`run.py verify`: compare a connection with its source; 1 when they differ."""
+    connection = load_connection(options.source, options.connection)
+    access_options = AccessOptions(options.sandbox_size, keep_sandbox=False)
+    # With --json what is printed is one JSON object.
+    elsewhere = sys.stderr if options.json else sys.stdout
+    with contextlib.ExitStack() as stack:
+        with contextlib.redirect_stdout(elsewhere):
+            access = stack.enter_context(open_access(connection, warehouse, access_options))
+        verification = Verification(
+            warehouse,
+            access.open_source,
+            source_system=connection.source_system,
+            connection_name=connection.name,
+            limit=options.limit,
+            with_payloads=options.payloads,
+        )
+        try:
+            run_supervised(verification.job, verification.run)
+        finally:
+            if verification.report:
+                print_report(verification.report, as_json=options.json)
+    return 0
 
 
 def _sources(options: argparse.Namespace) -> Sequence[str]:
@@ -87,7 +119,7 @@ def _chosen(sources: Sequence[str], options: argparse.Namespace) -> Callable[[],
 
 
 def _with_dead_letters(warehouse: Warehouse, source: str | None) -> list[Connection]:
-    letters = open_letters(warehouse) if warehouse.is_bootstrapped() else []
+    letters = open_letters(warehouse) if transform.has_tables(warehouse) else []
     names = {(letter.source_system, letter.connection_name) for letter in letters}
     sources = SOURCES if source is None else (source,)
     return [load_connection(*named) for named in sorted(names) if named[0] in sources]
@@ -148,7 +180,7 @@ def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Wareh
 
 def _retry(options: argparse.Namespace, connection: Connection, warehouse: Warehouse) -> int:
     source, name = connection.source_system, connection.name
-    is_there = warehouse.is_bootstrapped()
+    is_there = transform.has_tables(warehouse)
     if not (is_there and open_letters(warehouse, source, name, limit=1)):
         print(f"{source} '{name}': no dead letters")
         return 0
@@ -198,3 +230,4 @@ def _log_failed_start(
     )
     job.start()
     job.fail(error)
+    job.tell()

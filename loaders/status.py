@@ -1,20 +1,178 @@
-"""What the event log and the dead letters say, for people and programs."""
+"""How the connections are and what the last runs did, for people and programs."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
 import json
+import os
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from loaders import monitoring, transform
 from loaders.dead_letters import open_letters
-from loaders.runs import ORPHANED, OpenRun
+from loaders.runs import ORPHANED, OpenRun, open_runs
 from loaders.warehouse import Warehouse
+
+SHOWN_ID = 8
+"""Characters of a letter's id that tables show: enough to name it by."""
+_COLOURS = {
+    "completed": 32,
+    "ok": 32,
+    "late": 33,
+    "running": 36,
+    "failed": 31,
+    "failing": 31,
+    "orphaned": 31,
+    "silent": 31,
+}
+"""SGR codes (ECMA-48, 8.3.117): green, yellow, cyan, red."""
+_UNITS = ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """Rows of connection_health and of job_runs, as dictionaries."""
+
+    connections: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether every connection is ok; true when there is none."""
+        return all(connection["state"] == "ok" for connection in self.connections)
+
+    def as_json(self) -> dict[str, list[dict[str, Any]]]:
+        """Plain values, times in ISO 8601."""
+        return {
+            "connections": [_plain(connection) for connection in self.connections],
+            "runs": [_plain(run) for run in self.runs],
+        }
+
+
+def read(warehouse: Warehouse, limit: int) -> Status:
+    """How each connection is, the worst first, and the newest runs, newest first.
+
+    Empty when the warehouse is not there yet. Raises TransformFailed when the views that it
+    reads lack and cannot be made.
+    """
+    if not warehouse.is_bootstrapped():
+        return Status([], [])
+    with warehouse.open():
+        monitoring.ensure_views(warehouse)
+        found = Status(monitoring.connections(warehouse), monitoring.runs(warehouse, limit))
+        _tell_dead_processes(warehouse, found)
+    return found
+
+
+def _tell_dead_processes(warehouse: Warehouse, found: Status) -> None:
+    """Correct what SQL takes for running: a run whose process is gone, as this machine knows."""
+    states = [run["state"] for run in found.runs]
+    states += [connection["last_state"] for connection in found.connections]
+    if "running" not in states:
+        return
+    now = dt.datetime.now(dt.UTC)
+    gone = {run.correlation_id for run in open_runs(warehouse, now) if run.is_orphaned(now)}
+    for run in found.runs:
+        if run["state"] == "running" and run["correlation_id"] in gone:
+            run["state"] = "orphaned"
+    for connection in found.connections:
+        if connection["last_state"] == "running" and connection["last_correlation_id"] in gone:
+            connection["last_state"] = "orphaned"
+            connection["consecutive_failures"] += 1
+            if connection["state"] != "silent":
+                connection["state"] = "failing"
+                connection["reason"] = "the last run's process is gone; it wrote no end row"
+
+
+def print_status(found: Status, now: dt.datetime) -> None:
+    """Print the connections and the runs as tables, in colours on a terminal."""
+    if not found.connections and not found.runs:
+        print("no runs yet; start one with: python loaders/run.py gmail")
+        return
+    if found.connections:
+        _print_connections(found.connections)
+        print()
+    _print_runs(found.runs, now)
+
+
+def _print_connections(connections: Sequence[dict[str, Any]]) -> None:
+    columns = ("connection", "state", "last success", "expected", "failures", "dead letters")
+    print_table(
+        (*columns, "reason"),
+        [
+            (
+                f"{connection['source_system']}.{connection['connection_name']}",
+                connection["state"],
+                _ago(connection["age_seconds"]),
+                _every(connection["expected_interval_seconds"]),
+                str(connection["consecutive_failures"]),
+                str(connection["open_dead_letters"]),
+                connection["reason"],
+            )
+            for connection in connections
+        ],
+        _paint,
+    )
+
+
+def _print_runs(runs: Sequence[dict[str, Any]], now: dt.datetime) -> None:
+    print_table(
+        ("started", "state", "inserted", "updated", "deleted", "duration", "run"),
+        [
+            (
+                _ago((now - run["started_at"]).total_seconds()),
+                run["state"],
+                *(_count(run[name]) for name in ("inserted", "updated", "deleted")),
+                _seconds(run["duration_seconds"]),
+                run["correlation_id"],
+            )
+            for run in runs
+        ],
+        _paint,
+    )
+    for run in runs:
+        if run["error_message"]:
+            print(f"{run['correlation_id']}: {run['error_message']}")
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.astimezone(dt.UTC).isoformat() if isinstance(value, dt.datetime) else value
+        for name, value in row.items()
+    }
+
+
+def _duration(seconds: float) -> str:
+    """As macros/monitoring/duration_text.sql has it."""
+    unit, name = next((each for each in _UNITS if seconds >= 2 * each[0]), _UNITS[-1])
+    return f"{int(seconds / unit)} {name}"
+
+
+def _ago(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{_duration(max(seconds, 0.0))} ago"
+
+
+def _every(seconds: float | None) -> str:
+    return "-" if seconds is None else f"every {_duration(seconds)}"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _paint(value: str, padded: str) -> str:
+    """A state in its colour, on a terminal that is not asked to go without (no-color.org)."""
+    is_plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR")
+    if is_plain or os.environ.get("TERM") == "dumb" or value not in _COLOURS:
+        return padded
+    return f"\x1b[{_COLOURS[value]}m{padded}\x1b[0m"
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run and its effective end: a late real end counts before an Orphaned one."""
+    """One run and its effective end, as the log itself tells: for what needs no views."""
 
     correlation_id: str
     source_system: str
@@ -25,14 +183,6 @@ class Run:
     """running, completed, failed or orphaned."""
     error_message: str | None
     telemetry: dict[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, times in ISO 8601."""
-        return {
-            **dataclasses.asdict(self),
-            "started_at": self.started_at.isoformat(),
-            "ended_at": self.ended_at.isoformat() if self.ended_at else None,
-        }
 
 
 def last_runs(warehouse: Warehouse, limit: int) -> list[Run]:
@@ -99,31 +249,9 @@ def _run(
     )
 
 
-def print_runs(runs: list[Run]) -> None:
-    """Print runs as a table."""
-    if not runs:
-        print("no runs yet; start one with: python loaders/run.py gmail")
-        return
-    columns = ("started (UTC)", "state", "inserted", "updated", "deleted", "duration", "run")
-    table = [
-        (
-            f"{run.started_at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}",
-            run.state,
-            *(str(run.telemetry.get(name, "-")) for name in ("inserted", "updated", "deleted")),
-            _seconds(run.telemetry.get("duration_seconds")),
-            run.correlation_id,
-        )
-        for run in runs
-    ]
-    print_table(columns, table)
-    for run in runs:
-        if run.error_message:
-            print(f"{run.correlation_id}: {run.error_message}")
-
-
 def dead_letters(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
     """The newest dead letters that are not settled, without their payloads."""
-    if not warehouse.is_bootstrapped():
+    if not transform.has_tables(warehouse):
         return []
     return [letter.as_json() for letter in open_letters(warehouse, limit=limit)]
 
@@ -135,11 +263,13 @@ def print_dead_letters(letters: list[dict[str, Any]]) -> None:
         return
     columns = ("created_at", "source_system", "connection_name", "object_type", "external_id")
     print_table(
-        ("created (UTC)", "source", "connection", "type", "id", "reason"),
+        ("letter", "created (UTC)", "source", "connection", "type", "id", "attempts", "reason"),
         [
             (
+                letter["dead_letter_id"][:SHOWN_ID],
                 f"{letter['created_at'].astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}",
                 *(str(letter[name] or "-") for name in columns[1:]),
+                str(letter["attempts"]),
                 letter["reason"],
             )
             for letter in letters
@@ -151,9 +281,13 @@ def _seconds(value: Any) -> str:
     return "-" if value is None else f"{float(value):.1f} s"
 
 
-def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print rows under their column names, aligned."""
+def print_table(
+    columns: tuple[str, ...],
+    rows: list[tuple[str, ...]],
+    paint: Callable[[str, str], str] = lambda _value, padded: padded,
+) -> None:
+    """Print rows under their column names, aligned; `paint` takes a cell and the cell padded."""
     widths = [max(map(len, values)) for values in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        cells = [paint(cell, cell.ljust(width)) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(cells).rstrip())

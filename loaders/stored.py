@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from loaders.dead_letters import DeadLetter, open_letters
+from loaders.erased import Erased
 from loaders.idem_keys import idem_key
 from loaders.warehouse import Warehouse
 
@@ -31,7 +32,8 @@ class Stored:
         is_empty: bool = False,
     ) -> None:
         self._warehouse = warehouse
-        self._connection = (source_system, connection_name)
+        self.connection = (source_system, connection_name)
+        """Its source and its name."""
         self._is_empty = is_empty
 
     def held(self, object_type: str, among: Collection[str] | None = None) -> set[str]:
@@ -43,7 +45,7 @@ class Stored:
             ids = {external_id for external_id, _ in self.held_ids(object_type)}
             return ids if among is None else ids.intersection(among)
         found: set[str] = set()
-        keys = [idem_key(*self._connection, object_type, external_id) for external_id in among]
+        keys = [idem_key(*self.connection, object_type, external_id) for external_id in among]
         for start in range(0, len(keys), _ASKED_AT_ONCE):
             some = keys[start : start + _ASKED_AT_ONCE]
             by_key = f"idem_key in ({', '.join('?' * len(some))})"
@@ -57,21 +59,30 @@ class Stored:
         for external_id, last_seen in self._held(object_type):
             yield external_id, seen_since is None or last_seen >= seen_since
 
+    def hashes(self, object_type: str) -> Iterator[tuple[str, str]]:
+        """The same ids, each with the payload_hash of its newest state."""
+        return self._held(object_type, column="payload_hash")
+
     def _held(
-        self, object_type: str, condition: str = "true", parameters: Sequence[str] = ()
-    ) -> Iterator[tuple[str, dt.datetime]]:
+        self,
+        object_type: str,
+        condition: str = "true",
+        parameters: Sequence[str] = (),
+        column: str = "seen",
+    ) -> Iterator[tuple[str, Any]]:
         if self._is_empty:
             return
         of_type, of_type_parameters = self._of_type(object_type)
         of_type += f" and {condition}"
+        more = "" if column == "seen" else f", {column}"
         # The newest state counts: a tombstone that waits in the queue is one already.
         yield from self._warehouse.stream(
-            "select external_id, seen from (select external_id, seen, is_deleted, row_number() over"
+            f"select external_id, {column} from (select *, row_number() over"
             " (partition by external_id order by seen desc, is_deleted desc) as age from ("
-            "select external_id, last_seen as seen, deleted_at is not null as is_deleted"
+            f"select external_id, last_seen as seen, deleted_at is not null as is_deleted{more}"
             f" from {self._warehouse.table('raw_objects')} where {of_type}"
             " union all"
-            " select external_id, observed_at, is_deleted"
+            f" select external_id, observed_at, is_deleted{more}"
             f" from {self._warehouse.staging_table('landed_objects')}"
             f" where {of_type} and {self._complete()}"
             ") as states) as newest where age = 1 and not is_deleted",
@@ -132,26 +143,37 @@ class Stored:
             for external_id, *texts in warehouse.stream(query, parameters):
                 yield external_id, *(None if text is None else json.loads(text) for text in texts)
 
+    def payloads(self) -> Iterator[tuple[str, str, str | None, str]]:
+        """(type, id, payload as JSON text, payload_hash) of every live object in raw_objects."""
+        if self._is_empty:
+            return
+        yield from self._warehouse.stream(
+            f"select object_type, external_id, {self._warehouse.json_as_text('payload')},"
+            f" payload_hash from {self._warehouse.table('raw_objects')}"
+            " where source_system = ? and connection_name = ? and deleted_at is null",
+            self.connection,
+        )
+
     def _of_type(self, object_type: str) -> tuple[str, list[Any]]:
         """Condition and parameters of a connection's objects of one type.
 
         By their keys too, which BigQuery's tables are clustered by: so it reads only these.
         """
-        prefix = idem_key(*self._connection, object_type, "-")[:-1]
+        prefix = idem_key(*self.connection, object_type, "-")[:-1]
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         condition = (
             "source_system = ? and connection_name = ? and object_type = ?"
             " and idem_key >= ? and idem_key < ?"
         )
-        return condition, [*self._connection, object_type, prefix, after]
+        return condition, [*self.connection, object_type, prefix, after]
 
     def dead(self, object_type: str) -> set[str]:
-        """Ids of an object type that lie among the dead letters and are not settled."""
+        """Ids of an object type that lie among the dead letters and are not stored since."""
         if self._is_empty:
             return set()
         return {
             letter.external_id
-            for letter in open_letters(self._warehouse, *self._connection)
+            for letter in open_letters(self._warehouse, *self.connection, with_dropped=True)
             if letter.object_type == object_type and letter.external_id is not None
         }
 
@@ -159,7 +181,18 @@ class Stored:
         """Dead letters that are not settled, with their texts, newest first."""
         if self._is_empty:
             return []
-        return open_letters(self._warehouse, *self._connection, with_payload=True)
+        return open_letters(self._warehouse, *self.connection, with_payload=True)
+
+    def erased(self) -> Erased:
+        """The blocks against storing erased objects again."""
+        if self._is_empty:
+            return Erased()
+        rows = self._warehouse.stream(
+            f"select key_hash from {self._warehouse.table('erasures')}"
+            " where source_system = ? and connection_name = ?",
+            self.connection,
+        )
+        return Erased(text for (text,) in rows)
 
     def cursor(self, stream: str) -> dict[str, Any] | None:
         """The newest cursor of a stream."""
@@ -169,7 +202,7 @@ class Stored:
             f"select cursor from {self._warehouse.staging_table('cursors')}"
             " where source_system = ? and connection_name = ? and stream = ?"
             f" and {self._complete()} order by observed_at desc limit 1",
-            (*self._connection, stream),
+            (*self.connection, stream),
         )
         return json.loads(rows[0][0]) if rows else None
 
@@ -183,7 +216,7 @@ class Stored:
             f" from {self._warehouse.staging_table('cursors')}"
             " where source_system = ? and connection_name = ?"
             f" and {self._complete()}) as newest where age = 1",
-            self._connection,
+            self.connection,
         )
         return {stream: json.loads(text) for stream, text in rows}
 
@@ -200,7 +233,7 @@ class Stored:
             f" {of_connection} union all"
             f" select max(observed_at) from {self._warehouse.staging_table('cursors')}"
             f" {of_connection}) as observations",
-            self._connection * 3,
+            self.connection * 3,
         )
         newest: dt.datetime | None = rows[0][0]
         return newest

@@ -15,7 +15,14 @@ from typing import Any
 import yaml
 
 from loaders.config import PROJECT_DIR, Target, state_dir
-from loaders.errors import CheckFailed, LandfallError, TransformFailed, describe
+from loaders.errors import (
+    CheckFailed,
+    LandfallError,
+    TransformFailed,
+    describe,
+    without_content,
+    without_secrets,
+)
 from loaders.warehouse import Warehouse
 
 MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
@@ -111,6 +118,14 @@ def bootstrap(warehouse: Warehouse) -> None:
             raise result.error
 
 
+def has_tables(warehouse: Warehouse) -> bool:
+    """Whether there is a warehouse; one of an earlier release gets the columns that it lacks."""
+    if not warehouse.is_bootstrapped():
+        return False
+    bootstrap(warehouse)
+    return True
+
+
 def _bootstrap_once(target: Target) -> BuildResult:
     result, said = _invoke(target, "", ["run-operation", "run_bootstrap"], quiet=True)
     if result.success:
@@ -177,7 +192,7 @@ def _invoke(
         "--target-path",
         str(PROJECT_DIR / "target" / target.name),
     ]
-    with _environment(LANDFALL_CORRELATION_ID=correlation_id):
+    with _environment(LANDFALL_CORRELATION_ID=correlation_id), _redacted_log():
         try:
             result = dbtRunner(callbacks=[remember]).invoke(arguments)
             return result, errors[-1] if errors else None
@@ -254,6 +269,30 @@ def _without_values(message: str) -> str:
     return re.sub(r"\"[^\"]*\"|'[^']*'", "'...'", describe(RuntimeError(message))).removeprefix(
         "RuntimeError: "
     )
+
+
+@contextlib.contextmanager
+def _redacted_log() -> Iterator[None]:
+    """What dbt prints and logs of a warehouse's errors shows neither content nor secrets.
+
+    dbt takes every line through its scrubber of secret environment variables.
+    """
+    import dbt.events.logging
+    import dbt_common.events.functions
+
+    modules: tuple[Any, ...] = (dbt_common.events.functions, dbt.events.logging)
+    scrub = modules[0].env_scrubber
+
+    def redacted(text: str) -> str:
+        return without_secrets(without_content(scrub(text)))
+
+    for module in modules:
+        module.env_scrubber = redacted
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.env_scrubber = scrub
 
 
 @contextlib.contextmanager

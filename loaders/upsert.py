@@ -160,6 +160,7 @@ def _within_run(
         transform.bootstrap(warehouse)
         stored = Stored(warehouse, source.source_system, connection_name)
         clock = ObservationClock(stored.newest_observation())
+        erased = stored.erased()
     landing = Landing(
         warehouse,
         source_system=source.source_system,
@@ -170,6 +171,7 @@ def _within_run(
         volatile_keys=source.volatile_keys,
         batch_size=None if batch_size is None else fixed(batch_size),
     )
+    landing.erased = erased
     with contextlib.closing(landing):
         landing.load_pending()
         for item in source.items(clock):

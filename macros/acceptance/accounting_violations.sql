@@ -1,4 +1,4 @@
-{# What the source listed is landed, held already, gone, or a dead letter. #}
+{# What the source listed is landed, held already, gone, a dead letter, or was erased. #}
 {% macro accounting_violations(period) -%}
     select
         correlation_id,
@@ -11,4 +11,6 @@
         + {{ json_integer('payload', '$.already_held') }}
         + {{ json_integer('payload', '$.gone') }}
         + {{ json_integer('payload', '$.dead_lettered') }}
+        -- earlier releases had none
+        + coalesce({{ json_integer('payload', '$.erased') }}, 0)
 {%- endmacro %}

@@ -4,7 +4,9 @@
     unique_key='idem_key',
     full_refresh=false,
     on_schema_change='ignore',
-    post_hook=["{{ drain_landed_objects() }}", "{{ drain_cursors() }}"],
+    post_hook=[
+        "{{ drain_landed_objects() }}", "{{ drain_erased() }}", "{{ drain_cursors() }}"
+    ],
 ) }}
 -- grain: one row per idem_key; the MERGE itself is macros/merge/merge_objects.sql
 with landed_objects as (

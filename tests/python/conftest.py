@@ -47,7 +47,9 @@ EMULATOR_TARGET = f"{TARGET}-emulator"
 LABELS = len(LABEL_NAMES)
 """Labels of every sandbox mailbox: objects too."""
 MAILBOX_SIZE = 30
-_OWN_VARIABLES = ("LANDFALL_", "SOURCES__", "DBT_", "TRACEPARENT", "DLT_", "GOOGLE_APPLICATION_")
+_OWN_VARIABLES = (
+    "LANDFALL_", "SOURCES__", "ALERTS__", "DBT_", "TRACEPARENT", "DLT_", "GOOGLE_APPLICATION_",
+)  # fmt: skip
 
 
 DUCKDB, EMULATOR = "duckdb", "emulator"
@@ -578,7 +580,7 @@ def count(warehouse: Warehouse, table: str) -> int:
 
 def assert_accounted(telemetry: Mapping[str, Any]) -> None:
     """Whatever was listed is landed, held already, gone or a dead letter."""
-    parts = ("records_landed", "already_held", "gone", "dead_lettered")
+    parts = ("records_landed", "already_held", "gone", "dead_lettered", "erased")
     assert telemetry["records_extracted"] == sum(telemetry[part] for part in parts), telemetry
 
 

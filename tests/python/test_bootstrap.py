@@ -30,6 +30,8 @@ TABLES = {
     "landed_objects",
     "cursors",
     "dead_letters",
+    "erasures",
+    "alerts",
     "_dlt_loads",
 }
 
@@ -106,6 +108,7 @@ LATE_COLUMNS = [
     ("raw_objects", "deleted_at"),
     ("landed_objects", "object_created_at"),
     ("dead_letters", "external_id"),
+    ("dead_letters", "dropped_at"),
 ]
 
 

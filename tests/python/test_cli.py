@@ -62,7 +62,12 @@ OPTIONS = {
     "check": ("gmail", "--connection"),
     "build": ("DBT_ARGUMENT",),
     "status": ("--limit", "--json"),
-    "dead-letters": ("--limit", "--json"),
+    "dead-letters": ("--limit", "--json", "list", "show", "drop"),
+    "verify": ("gmail", "--connection", "--payloads", "--limit", "--json"),
+    "erase": (
+        "--source", "--connection", "--object", "--where", "--again", "--expired", "--reason",
+        "--dry-run",
+    ),
 }  # fmt: skip
 
 
@@ -335,7 +340,8 @@ def test_status_before_any_run_says_how_to_start_one(
         0,
         "no runs yet; start one with: python loaders/run.py gmail\n",
     )
-    assert run_main(capsys, "status", "--json")[:2] == (0, "[]\n")
+    code, out, _ = run_main(capsys, "status", "--json")
+    assert (code, json.loads(out)) == (0, {"connections": [], "runs": []})
     assert run_main(capsys, "dead-letters")[:2] == (0, "no dead letters\n")
     assert run_main(capsys, "dead-letters", "--json")[:2] == (0, "[]\n")
     assert not project.duckdb_path.exists()
@@ -353,18 +359,21 @@ def test_status_shows_runs_newest_first(
         [{"match": {"method": "history.list"}, "action": {"status": 401}, "times": None}]
     )
     bad = run_gmail(warehouse, sandbox)
-    _, out, _ = run_main(capsys, "status")
-    header, *rows = out.splitlines()
-    assert header.split()[:2] == ["started", "(UTC)"]
+    code, out, _ = run_main(capsys, "status")
+    assert code == 1
+    connection, runs = (part.splitlines() for part in out.split("\n\n"))
+    assert connection[1].split()[:2] == ["gmail.acct1", "failing"]
+    header, *rows = runs
+    assert header.split()[:2] == ["started", "state"]
     assert [row.split()[-1] for row in rows[:2]] == [bad.correlation_id, good.correlation_id]
-    assert [row.split()[2] for row in rows[:2]] == ["failed", "completed"]
+    assert [row.split()[3] for row in rows[:2]] == ["failed", "completed"]
     assert rows[2].startswith(f"{bad.correlation_id}: gmail: history.list refused with 401")
     _, out, _ = run_main(capsys, "status", "--json", "--limit", "1")
-    [run] = json.loads(out)
+    [run] = json.loads(out)["runs"]
     assert run["correlation_id"] == bad.correlation_id
     assert run["state"] == "failed"
     assert run["ended_at"] > run["started_at"]
-    assert run["telemetry"]["error_type"] == "SourceError"
+    assert run["error_type"] == "SourceError"
 
 
 def test_dead_letters_are_listed_without_their_payload(

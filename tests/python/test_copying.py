@@ -15,6 +15,7 @@ import yaml
 from loaders import cli, copying, crashpoints, packages
 from loaders.config import load_target
 from loaders.copying import WarehouseCopy
+from loaders.erasing import Erasure, Selection
 from loaders.errors import (
     CheckFailed,
     ConfigError,
@@ -124,6 +125,7 @@ def test_a_copy_holds_exactly_the_rows_of_the_source(source: Warehouse, target: 
 
     assert everything(target) == before == everything(source)
     assert results(copy) == {
+        "erasures": (0, 0, 0, True),
         "event_log": (6, 6, 0, True),
         "dead_letters": (DEAD_LETTERS, DEAD_LETTERS, 0, True),
         "raw_objects": (OBJECTS + 1, OBJECTS + 1, 0, True),
@@ -144,6 +146,7 @@ def test_a_second_copy_brings_nothing(source: Warehouse, target: Warehouse) -> N
     again = copy_all(source, target)
     assert everything(target) == everything(source)
     assert results(again) == {
+        "erasures": (0, 0, 0, True),
         "event_log": (6, 0, 6, True),
         "dead_letters": (DEAD_LETTERS, 0, DEAD_LETTERS, True),
         "raw_objects": (OBJECTS + 1, 0, OBJECTS + 1, True),
@@ -381,3 +384,17 @@ def test_the_command_prints_a_table_and_says_what_is_wrong(
 def test_a_stream_that_is_refused_is_a_warehouse_error(source: Warehouse) -> None:
     with pytest.raises(WarehouseError):
         list(source.stream("select nonsense from nowhere"))
+
+
+def test_what_was_erased_on_either_side_is_not_copied(source: Warehouse, target: Warehouse) -> None:
+    of_message = ("acme", "acct1")
+    for warehouse, name in ((source, "m2"), (target, "m3"), (target, "bad0")):
+        key = f"acme:acct1:message:{name}"
+        Erasure(warehouse, Selection(*of_message, (key,)), "asked for").run()
+    copy = copy_all(source, target)
+    assert results(copy)["erasures"] == (1, 1, 0, True)
+    assert "m3" in stored(source)
+    assert set(stored(target)) == set(stored(source)) - {"m3"}
+    assert Stored(target, "acme", "acct1").dead("message") == {"bad1"}
+    assert count(target, "events.erasures") == 3
+    assert results(copy_all(source, target))["raw_objects"][1] == 0

@@ -56,7 +56,7 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Statements:
-    """What dbt sends for raw_objects: the view over the queue, the MERGE, the two drains."""
+    """What dbt sends for raw_objects: the view over the queue, the MERGE, the drains."""
 
     view: str
     merge: str
@@ -93,7 +93,7 @@ def statements(
     view = next(sql for sql in sent if "stg_landed_objects__dbt_tmp" in sql and "as (" in sql)
     [source] = by_start["create or replace temporary view"]
     [merge] = by_start["create or replace temporary table"]
-    assert len(by_start["delete from"]) == 2
+    assert len(by_start["delete from"]) == 3
     view = view.replace("stg_landed_objects__dbt_tmp", "stg_landed_objects")
     return Statements(f"{view};\n{source}", merge, tuple(by_start["delete from"]))
 
