@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.bench import (
+    batch,
     gmail_quota,
     landing,
     merge,
     merge_cost,
+    monitoring,
     naive,
     nothing_new,
     stripe_listing,
@@ -29,6 +31,8 @@ BENCHES: dict[str, Callable[..., Any]] = {
     "naive": naive.run,
     "gmail-quota": gmail_quota.run,
     "stripe": stripe_listing.run,
+    "batch": batch.run,
+    "monitoring": monitoring.run,
 }
 
 
