@@ -2,29 +2,85 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import urllib.parse
+from collections.abc import Iterator
 
 MAX_MESSAGE = 500
+_SHORTEST_SECRET = 6
+_SHORTEST_KEY_LINE = 16
 _known_secrets: set[str] = set()
 
-# Credentials that may stand in a URL, a header or a library's own message.
-_SECRET_PATTERNS = (
-    re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"),
-    re.compile(
-        r"(?i)\b((?:access_|refresh_|id_)?token|api_?key|client_secret|password|key)=[^\s&\"']+"
-    ),
-    re.compile(r"\b(?:sk|rk|pk|whsec)_(?:live_|test_)?[A-Za-z0-9]{8,}"),
-    re.compile(r"\bya29\.[\w-]+"),
-    re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", re.DOTALL),
+_NAMES = (
+    "(?:access_|refresh_|id_)?token|api_?key|client_secret|private_key|password|secret|signature"
+    "|assertion"
 )
+# Credentials that may stand in a URL, a header or a library's own message. What is blanked once
+# is left alone the next time, also where it is quoted in JSON.
+_SECRET_PATTERNS = (
+    (re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", re.DOTALL), "***"),
+    (re.compile(r"(?<=://)[^/?#\s\"']+(?=@)"), "***"),
+    (re.compile(r"(?i)\b(?:bearer|basic)\s+(?=\S*[\d=+/])[\w.~+/=-]{6,}"), "***"),
+    (re.compile(rf"(?i)\b({_NAMES}|key)=(?!\*)[^\s&\"'\\]+"), r"\1=***"),
+    (re.compile(r"(?i)([?&]code)=(?!\*)[^\s&\"'\\]+"), r"\1=***"),
+    (
+        re.compile(
+            rf"""(?i)(\\?["'](?:{_NAMES})\\?["']\s*:\s*\\?["'])(?!\*)(?:\\[^"']|[^"'\\])+"""
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"\b(?:sk|rk|pk|whsec)_(?:live_|test_)?[A-Za-z0-9]{8,}"), "***"),
+    (re.compile(r"\bya29\.[\w-]+|\bGOCSPX-[\w-]+|\bAIza[\w-]{30,}|\b1//[\w-]{10,}"), "***"),
+    (re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]+(?:\.[\w-]*)?"), "***"),
+)
+_URL_USER = re.compile(r"://([^/?#\s]+)@")
 # What warehouses quote when they choke on a value is object content.
-_CONTENT_PATTERN = re.compile(r"(?is)\binput:.*")
+_CONTENT_PATTERNS = (
+    (re.compile(r"(?is)\binput:.*"), ""),
+    (
+        re.compile(
+            r"(?is)(\bcould not (?:convert|cast|parse) \w+|\bbad \w+ value:|\blast read:"
+            r"|\binput string|\binvalid (?:timestamp|date|datetime|time|value):?) .*"
+        ),
+        r"\1 …",
+    ),
+)
 
 
 def register_secret(value: str | None) -> None:
-    """Make `redact` blank this value wherever it turns up; short values are left alone."""
-    if value and len(value) >= 6:
-        _known_secrets.add(value)
+    """Make `redact` blank this value wherever it turns up, also as URLs, JSON and base64 have it.
+
+    Short values are left alone. Of a key of several lines each is a secret.
+    """
+    if not value or len(value) < _SHORTEST_SECRET:
+        return
+    lines = value.splitlines() if "\n" in value else []
+    for secret in (value, *lines):
+        if secret == value or (len(secret) >= _SHORTEST_KEY_LINE and "-----" not in secret):
+            _known_secrets.update(_written(secret))
+
+
+def register_url_password(url: str) -> None:
+    """Make `redact` blank the password, or else the user, that a URL carries."""
+    found = _URL_USER.search(url)
+    if found:
+        user, _, password = found.group(1).partition(":")
+        register_secret(password or user)
+        register_secret(urllib.parse.unquote(password or user))
+
+
+def _written(secret: str) -> Iterator[str]:
+    """The ways in which a secret is written; with a colon it is the user of HTTP's Basic."""
+    yield secret
+    yield urllib.parse.quote(secret, safe="", errors="replace")
+    yield urllib.parse.quote_plus(secret, errors="replace")
+    yield json.dumps(secret)[1:-1]
+    for text in (secret, f"{secret}:"):
+        data = text.encode(errors="replace")
+        yield base64.b64encode(data).decode().rstrip("=")
+        yield base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def storable(text: str) -> str:
@@ -36,15 +92,22 @@ def without_secrets(text: str) -> str:
     """The text without registered or recognisable secrets."""
     for secret in sorted(_known_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    for pattern in _SECRET_PATTERNS:
-        text = pattern.sub("***", text)
+    for pattern, instead in _SECRET_PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def without_content(text: str) -> str:
+    """The text without what a warehouse quotes of the values it chokes on."""
+    for pattern, instead in _CONTENT_PATTERNS:
+        text = pattern.sub(instead, text)
     return text
 
 
 def redact(text: str) -> str:
     """One line of at most 500 characters without registered or recognisable secrets."""
     text = without_secrets(storable(text))
-    text = " ".join(_CONTENT_PATTERN.sub("", text).split())
+    text = " ".join(without_content(text).split())
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 

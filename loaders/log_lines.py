@@ -6,17 +6,40 @@ import datetime as dt
 import json
 import logging
 import sys
+import traceback
 from typing import Any
 
-from loaders.errors import without_secrets
+from loaders.errors import redact, without_secrets
 from loaders.event_log import trace_id_from_environment
+
+_THEN = "\n\nwhich led to:\n\n"
 
 
 class _Formatter(logging.Formatter):
-    """Tracebacks quote what libraries say, and these may quote a key."""
+    """Libraries quote addresses, keys and values, in what they log and in what they raise."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
     def formatException(self, ei: Any) -> str:
-        return without_secrets(super().formatException(ei))
+        """A traceback in which every message is redacted as an event's is."""
+        error: BaseException | None = ei[1]
+        if error is None:
+            return "no exception"
+        chain = [error]
+        while (cause := _cause(chain[-1])) is not None and cause not in chain:
+            chain.append(cause)
+        return _THEN.join(map(_told, reversed(chain)))
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _told(error: BaseException) -> str:
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    said = f"{type(error).__qualname__}: {redact(str(error))}"
+    return f"Traceback (most recent call last):\n{frames}{said}"
 
 
 class _JsonFormatter(_Formatter):
@@ -27,7 +50,7 @@ class _JsonFormatter(_Formatter):
             "time": dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
             "trace_id": trace_id_from_environment(),
         }
         if record.exc_info:
