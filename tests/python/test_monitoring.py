@@ -67,12 +67,12 @@ class Log:
             "connection_name": connection_name,
             "correlation_id": correlation_id,
         }
-        at_start = {"job_name": "ingest", "timeout_seconds": 3600, **(started or {})}
+        at_start = {"job_name": "acme_ingest_me", "timeout_seconds": 3600, **(started or {})}
         self._add(common, "job.started", ago, at_start, trace_id="trace")
         if ingestion is not None:
             self._add(common, "ingestion.completed", ago - seconds / 2, ingestion)
         for number, name in enumerate(ends, start=1):
-            told = {"job_name": "ingest", "duration_seconds": seconds, **end}
+            told = {"job_name": "acme_ingest_me", "duration_seconds": seconds, **end}
             if name == "completed":
                 self._add(common, "job.completed", ago - number * seconds, told)
                 continue
@@ -184,7 +184,7 @@ def test_a_run_is_one_row_with_all_that_its_events_tell(monitored: Warehouse, lo
     began = log.now - dt.timedelta(seconds=HOUR)
     assert by_id[found] == {
         "correlation_id": found,
-        "job_name": "ingest",
+        "job_name": "acme_ingest_me",
         "source_system": "acme",
         "connection_name": "me",
         "started_at": began,
@@ -330,7 +330,8 @@ def test_each_connection_has_the_worst_state_that_holds(monitored: Warehouse, lo
     log.completed("retried", [ago + 2 * HOUR for ago in HOURLY])
     log.run("retried", 60.0, "completed", started={"parameters": {"retry": True}})
     log.run("retried", 50.0, "completed", started={"parameters": {"until": "2020-01-01"}})
-    log.run("retried", 40.0, "CheckFailed", started={"takes_lease": False})
+    log.run("retried", 40.0, "VerificationFailed", started={"job_name": "acme_verify_me"})
+    log.run("retried", 30.0, "WarehouseError", started={"job_name": "acme_erase_me"})
     log.completed("gave way", HOURLY)
     log.run("gave way", 60.0, "WarehouseBusy")
     # Until done, every hour: what follows a bounded run follows no schedule.

@@ -52,9 +52,9 @@ typed as (
         orphaned_at is not null and end_type is null as is_closed_as_orphaned,
         {{ json_text('started', '$.job_name') }} as job_name,
         {{ json_float('started', '$.timeout_seconds') }} as timeout_seconds,
-        -- A verification has a connection too, and takes no lease as it writes no data.
+        -- Verifications and erasures have a connection too, and bring nothing of it.
         connection_name is not null
-        and coalesce({{ json_text('started', '$.takes_lease') }}, 'true') != 'false'
+        and strpos({{ json_text('started', '$.job_name') }}, '_ingest_') > 0
             as is_ingestion,
         coalesce({{ json_text('started', '$.parameters.retry') }}, 'false') != 'true'
         and {{ json_text('started', '$.parameters.until') }} is null as is_unbounded,
