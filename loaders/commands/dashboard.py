@@ -1,0 +1,63 @@
+"""`run.py dashboard`: the monitoring marts as one page."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+from loaders.commands.parsers import add_command, warehouse_of
+from loaders.errors import UsageError
+from loaders.option_values import positive
+
+DEFAULT_OUTPUT = "landfall-dashboard.html"
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    dashboard = add_command(
+        commands,
+        "dashboard",
+        _dashboard,
+        "write the monitoring marts as one HTML file",
+        "The file needs nothing else: it opens without a network, also from a mail.",
+    )
+    dashboard.add_argument(
+        "--output",
+        type=Path,
+        default=Path(DEFAULT_OUTPUT),
+        metavar="FILE",
+        help=f"file to write (default {DEFAULT_OUTPUT})",
+    )
+    dashboard.add_argument(
+        "--days", type=positive, default=30, metavar="N", help="UTC days to show (default 30)"
+    )
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    from loaders.dashboard.content import read
+    from loaders.dashboard.page import render
+
+    output: Path = options.output
+    if output.is_dir() or not output.resolve().parent.is_dir():
+        raise UsageError(
+            f"dashboard: --output {output}: expected a file in a directory that is there"
+        )
+    page = render(read(warehouse_of(options), options.days, dt.datetime.now(dt.UTC)))
+    _write(output, page)
+    print(f"written: {output} ({len(page.encode()) / 1e6:.1f} MB)")
+    return 0
+
+
+def _write(output: Path, page: str) -> None:
+    """Write the file whole: whoever serves it never serves half of it. Raises UsageError."""
+    partial = output.with_name(f"{output.name}.part")
+    try:
+        partial.write_text(page, encoding="utf-8", newline="\n")
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UsageError(
+            f"dashboard: {output}: cannot be written: {error.strerror}; name another with --output"
+        ) from error

@@ -1,0 +1,1 @@
+"""The monitoring marts as one page, a file that needs nothing else."""

@@ -1,0 +1,1 @@
+"""A month of runs, and a browser to look at them with."""
