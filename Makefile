@@ -8,7 +8,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail stripe status check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos property bench clean
+.PHONY: help install gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos property audit bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -35,8 +35,11 @@ gmail: install ## fetch mail, merge it, check it (the sandbox when no mailbox is
 stripe: install ## fetch payments, merge them, check them (the sandbox when no account is configured)
 	$(RUN) stripe
 
-status: install ## the last runs
+status: install ## how each connection is, and the last runs
 	$(RUN) status
+
+dashboard: install ## the same and more as one page, landfall-dashboard.html
+	$(RUN) dashboard
 
 lint: install
 	$(BIN)/ruff check .
@@ -72,6 +75,7 @@ build: install
 	$(BIN)/dbt build --target-path $(CHECK)/target
 	$(BIN)/dbt docs generate --target-path $(CHECK)/target
 	$(RUN) status
+	$(RUN) dashboard --output $(CHECK)/dashboard.html
 
 check: lint types pytest-quick ## the quick part of the tests, under 3 minutes
 	@echo "check: passed"
@@ -85,12 +89,17 @@ emulator: install ## run the BigQuery emulator (needs Python 3.13) for --target 
 smoke-bigquery: install ## run twice against LANDFALL_BIGQUERY_PROJECT, in datasets made for it
 	$(BIN)/python -m tests.peers.smoke
 
-chaos: install ## kill runs at every named step and at random instants
-	$(BIN)/python -m tests.chaos --sample --random 20
+chaos: install ## kill runs at every named step and at random instants, for an hour or more
+	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos --emulator
 
 property: export LANDFALL_PROPERTY_EXAMPLES ?= 200
 property: install ## random histories of a mailbox, of an account, and of their runs
 	$(BIN)/pytest -n 2 tests/python/test_gmail_property.py tests/python/test_stripe_property.py
+
+audit: install ## known vulnerabilities of the pinned packages (asks the network)
+	$(BIN)/uv tool run --quiet pip-audit --strict --requirement constraints.txt \
+		--no-deps --disable-pip
 
 bench: install ## print the benchmarks' tables, write bench-results/
 	$(BIN)/python -m tests.bench

@@ -1,1 +1,1 @@
-"""Kills ingestions at named and at random instants, and checks what is left afterwards."""
+"""Kills runs at named and at random instants, and checks what is left afterwards."""

@@ -1,45 +1,61 @@
-"""`python -m tests.chaos`: kill ingestions and check that nothing is lost, nothing twice."""
+"""`python -m tests.chaos`: kill runs and check that nothing is lost, nothing twice."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import random
 import shutil
+import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.chaos.cases import SAMPLE, Case, parse_case, random_cases
+from tests.chaos.campaign import Campaign, new_directory
+from tests.chaos.cases import Case, few_named_cases, named_cases, parse_case, random_cases
+from tests.chaos.display import Display
 from tests.chaos.harness import Harness, Outcome
+from tests.chaos.scenarios import SCENARIOS
+from tests.peers.emulator import run_emulator
 
-_SHOWN_VIOLATIONS = 10
+_OWN_EMULATOR = "its own"
 _EPILOG = """\
-cases:
+cases, each after a scenario and a slash, such as stripe-backfill/land.loaded:2
+(gmail-backfill where none is named):
   land.loaded:2          SIGKILL when the point is reached the second time
   merge.before:SIGTERM   another signal; points are named in loaders/crashpoints.py
   SIGINT@1.5s            a signal so many seconds after the start
-  cold:SIGTERM           a process of its own, while it fetches messages
+  cold:SIGTERM:30        a process of its own, when the API has answered 30 requests of it
   torn-cache:0.5         SIGKILL at merge.before, and dbt's parse cache is cut in half
-"""
+
+scenarios:
+  """ + "\n  ".join(SCENARIOS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases asked for and return 0 when all of them passed."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    directory: Path = options.resume or options.directory or new_directory()
     with (
-        _directory(options.directory) as directory,
-        Harness(directory, options.jobs, options.emulator) as harness,
+        _emulator(options.emulator, directory) as url,
+        Harness(directory, options.jobs, url, without_marts=options.without_marts) as harness,
     ):
-        failed = passed = 0
-        for outcome in harness.run(_cases(options, harness)):
-            print(_line(outcome, directory), flush=True)
-            passed += outcome.is_passed
-            failed += not outcome.is_passed
-            if outcome.is_passed and options.directory is None:
-                shutil.rmtree(directory / outcome.case.directory)
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return 1 if failed or not passed else 0
+        campaign = _campaign(options, directory, harness)
+        left = campaign.left()
+        print(f"{len(left)} cases, seed {campaign.seed}, results in {directory}", flush=True)
+        display = Display(len(campaign.cases), len(left))
+        with contextlib.suppress(KeyboardInterrupt):
+            for outcome in harness.run(left):
+                campaign.record(outcome)
+                display.show(outcome, _advice(outcome, directory, options.emulator))
+                if outcome.is_passed and not options.keep:
+                    shutil.rmtree(directory / outcome.case.directory)
+    display.close()
+    unfinished = campaign.left()
+    if unfinished and not display.failed:
+        print(f"go on with: python -m tests.chaos --resume {directory}{_option(options.emulator)}")
+    return 1 if unfinished or not campaign.cases else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,18 +66,39 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--case", action="append", type=_case, default=[], metavar="CASE", help="may be repeated"
-    )
-    parser.add_argument("--sample", action="store_true", help="the fixed sample")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="N random instants")
-    parser.add_argument("--seed", type=int, default=1, help="of the random instants (default 1)")
-    parser.add_argument("--jobs", type=int, default=1, help="cases at a time (default 1)")
-    parser.add_argument(
-        "--emulator", metavar="URL", help="on this BigQuery emulator (make emulator), not on DuckDB"
+        "--case",
+        action="append",
+        type=_case,
+        default=[],
+        metavar="CASE",
+        help="this one; may be repeated (default: the whole campaign)",
     )
     parser.add_argument(
-        "--directory", type=Path, help="keep all evidence there (default: that of failures only)"
+        "--instants",
+        type=int,
+        metavar="N",
+        help="random instants of the campaign (default 200, on the emulator 8)",
     )
+    parser.add_argument("--seed", type=int, help="of the random instants (default: a new one)")
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time (default 2)")
+    parser.add_argument(
+        "--emulator",
+        nargs="?",
+        const=_OWN_EMULATOR,
+        metavar="URL",
+        help="on a BigQuery emulator, one of its own unless there is a URL, and not on DuckDB",
+    )
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--directory", type=Path, help="of results and evidence (default: below target/chaos)"
+    )
+    place.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with the cases that have not passed"
+    )
+    parser.add_argument(
+        "--without-marts", action="store_true", help="build raw_objects and run the tests only"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the evidence of passed cases too")
     return parser
 
 
@@ -72,45 +109,57 @@ def _case(name: str) -> Case:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _cases(options: argparse.Namespace, harness: Harness) -> list[Case]:
-    cases = [*options.case, *(SAMPLE if options.sample else ())]
-    if options.random:
-        seconds = round(harness.typical_seconds(), 2)
-        print(f"{options.random} instants of seed {options.seed} within {seconds:.2f} s")
-        cases += random_cases(options.random, options.seed, seconds)
+def _campaign(options: argparse.Namespace, directory: Path, harness: Harness) -> Campaign:
+    is_on_emulator = options.emulator is not None
+    if options.resume:
+        campaign = Campaign.resume(directory)
+        if campaign.is_on_emulator != is_on_emulator:
+            expected = "with" if campaign.is_on_emulator else "without"
+            sys.exit(f"chaos: {directory} is to be resumed {expected} --emulator")
+        return campaign
+    seed = random.randrange(1_000_000) if options.seed is None else options.seed
+    cases = options.case or _all_cases(options, seed, harness)
+    return Campaign.begin(directory, seed, cases, is_on_emulator=is_on_emulator)
+
+
+def _all_cases(options: argparse.Namespace, seed: int, harness: Harness) -> list[Case]:
+    """Named cases and random instants, mixed: they take different times, and fail differently."""
+    is_on_emulator = options.emulator is not None
+    instants = options.instants
+    if instants is None:
+        instants = 8 if is_on_emulator else 200
+    cases = [*(few_named_cases() if is_on_emulator else named_cases())]
+    if instants:
+        names = [one.name for one in SCENARIOS.values() if one.is_main or not is_on_emulator]
+        print(f"measuring how long runs take in {len(names)} scenarios", flush=True)
+        cases += random_cases(instants, seed, harness.typical_seconds(names))
+    random.Random(seed).shuffle(cases)
     return cases
 
 
 @contextlib.contextmanager
-def _directory(kept: Path | None) -> Iterator[Path]:
-    if kept is not None:
-        yield kept
+def _emulator(asked: str | None, directory: Path) -> Iterator[str | None]:
+    if asked != _OWN_EMULATOR:
+        yield asked
         return
-    directory = Path(tempfile.mkdtemp(prefix="landfall-chaos-"))
-    yield directory
-    for slot in directory.glob("slot-*"):
-        shutil.rmtree(slot)
-    if not any(path.is_dir() for path in directory.iterdir()):
-        shutil.rmtree(directory)
+    data = directory / "emulator"
+    shutil.rmtree(data, ignore_errors=True)
+    with run_emulator(data) as emulator:
+        yield emulator.url
+    shutil.rmtree(data)
 
 
-def _line(outcome: Outcome, directory: Path) -> str:
-    verdict = "ok  " if outcome.is_passed else "FAIL"
-    line = (
-        f"{verdict}  {outcome.case.name:<28} exit {outcome.exit_code:>4} {outcome.seconds:6.1f} s"
-    )
-    if outcome.is_passed:
-        return line
-    shown = outcome.violations[:_SHOWN_VIOLATIONS]
-    hidden = len(outcome.violations) - len(shown)
-    return "\n      ".join(
-        [
-            line,
-            *shown,
-            *([f"and {hidden} more"] if hidden else []),
-            f"evidence in {directory / outcome.case.directory}",
-        ]
-    )
+def _advice(outcome: Outcome, directory: Path, emulator: str | None) -> list[str]:
+    return [
+        f"evidence in {directory / outcome.case.directory}",
+        f"again: python -m tests.chaos --case {outcome.case.name}{_option(emulator)}",
+    ]
+
+
+def _option(emulator: str | None) -> str:
+    if emulator is None:
+        return ""
+    return " --emulator" if emulator == _OWN_EMULATOR else f" --emulator {emulator}"
 
 
 if __name__ == "__main__":

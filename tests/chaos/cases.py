@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from signal import Signals
 
 from loaders import crashpoints
+from tests.chaos.scenarios import SCENARIOS, Scenario
 
+DEFAULT_SCENARIO = "gmail-backfill"
 _POINT = re.compile(r"(?P<point>[a-z_]+\.[a-z_]+)(:(?P<nth>[1-9]\d*))?(:(?P<signal>SIG[A-Z]+))?")
 _INSTANT = re.compile(r"(?P<signal>SIG[A-Z]+)@(?P<delay>\d+(\.\d+)?)s")
 _TORN = re.compile(r"torn-cache:(?P<kept>0(\.\d+)?)")
-_COLD = re.compile(r"cold:(?P<signal>SIG[A-Z]+)")
+_COLD = re.compile(r"cold:(?P<signal>SIG[A-Z]+)(:(?P<requests>[1-9]\d*))?")
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+_COLD_CASES = 10
+"""Of each signal: what such a process does at its end depends on the moment."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One kill. With `point`, when it is reached the `nth` time; with `delay`, so many seconds
-    after the start; with neither, a process of its own is killed while it fetches messages.
-    `cache_kept` cuts dbt's parse cache to that part of its size afterwards, as a kill in the
-    middle of its writing does."""
+    after the start; with neither, a process of its own is killed once the API has answered
+    `requests` of it. `cache_kept` cuts dbt's parse cache to that part of its size afterwards, as
+    a kill in the middle of its writing does."""
 
     name: str
+    scenario: str
     signal: Signals
     point: str | None = None
     nth: int = 1
     delay: float | None = None
+    requests: int = 10
     cache_kept: float | None = None
 
     @property
@@ -44,35 +51,72 @@ class Case:
 
 
 def parse_case(name: str) -> Case:
-    """Read `POINT[:N][:SIGNAL]`, `SIGNAL@SECONDSs`, `cold:SIGNAL` or `torn-cache:PART`.
-
-    Raises ValueError.
-    """
-    if match := _POINT.fullmatch(name):
+    """Read `[SCENARIO/]` and `POINT[:N][:SIGNAL]`, `SIGNAL@SECONDSs`, `cold:SIGNAL[:REQUESTS]` or
+    `torn-cache:PART`. Raises ValueError."""
+    scenario, _, kill = name.rpartition("/")
+    scenario = scenario or DEFAULT_SCENARIO
+    if scenario not in SCENARIOS:
+        raise ValueError(f"case {name!r}: expected one of {', '.join(SCENARIOS)}; got {scenario!r}")
+    if match := _POINT.fullmatch(kill):
         if match["point"] not in crashpoints.NAMES:
             known = ", ".join(crashpoints.NAMES)
             raise ValueError(f"case {name!r}: expected one of {known}; got {match['point']!r}")
         number = _signal(match["signal"] or "SIGKILL")
-        return Case(name, number, point=match["point"], nth=int(match["nth"] or 1))
-    if match := _INSTANT.fullmatch(name):
-        return Case(name, _signal(match["signal"]), delay=float(match["delay"]))
-    if match := _COLD.fullmatch(name):
-        return Case(name, _signal(match["signal"]))
-    if match := _TORN.fullmatch(name):
+        return Case(name, scenario, number, point=match["point"], nth=int(match["nth"] or 1))
+    if match := _INSTANT.fullmatch(kill):
+        return Case(name, scenario, _signal(match["signal"]), delay=float(match["delay"]))
+    if match := _COLD.fullmatch(kill):
+        requests = int(match["requests"] or 10)
+        return Case(name, scenario, _signal(match["signal"]), requests=requests)
+    if match := _TORN.fullmatch(kill):
         kept = float(match["kept"])
-        return Case(name, signal.SIGKILL, point="merge.before", cache_kept=kept)
+        return Case(name, scenario, signal.SIGKILL, point="merge.before", cache_kept=kept)
     raise ValueError(
         f"case {name!r}: expected POINT[:N][:SIGNAL], such as land.loaded:2,"
-        " SIGNAL@SECONDSs, such as SIGTERM@1.5s, cold:SIGNAL or torn-cache:PART"
+        " SIGNAL@SECONDSs, such as SIGTERM@1.5s, cold:SIGNAL or torn-cache:PART;"
+        " before it a scenario and a slash, such as stripe-backfill/"
     )
 
 
-def random_cases(count: int, seed: int, seconds: float) -> Iterator[Case]:
-    """Instants within `seconds`, the same for the same seed and duration."""
+def named_cases() -> Iterator[Case]:
+    """Every crash point with every signal in the main scenarios, with SIGKILL in the others;
+    the moments of a process of its own."""
+    for scenario in SCENARIOS.values():
+        signals = _SIGNALS if scenario.is_main else _SIGNALS[:1]
+        for kill in _points(scenario, signals):
+            yield parse_case(f"{scenario.name}/{kill}")
+    for number in _SIGNALS:
+        for turn in range(_COLD_CASES):
+            scenario_name = "stripe-incremental" if turn % 4 == 3 else DEFAULT_SCENARIO
+            yield parse_case(f"{scenario_name}/cold:{number.name}:{3 + 3 * turn}")
+    for kept in ("0", "0.5", "0.98"):
+        yield parse_case(f"{DEFAULT_SCENARIO}/torn-cache:{kept}")
+
+
+def _points(scenario: Scenario, signals: tuple[Signals, ...]) -> Iterator[str]:
+    for point, number in itertools.product(crashpoints.NAMES, signals):
+        yield f"{point}:{number.name}"
+        if point.startswith("land.") and number == signal.SIGKILL:
+            for nth in range(2, scenario.packages + 1):
+                yield f"{point}:{nth}:{number.name}"
+
+
+def few_named_cases() -> Iterator[Case]:
+    """Every crash point once, scenarios and signals in turn: a run on the emulator takes long."""
+    scenarios = itertools.cycle([one.name for one in SCENARIOS.values() if one.is_main])
+    for point, scenario, number in zip(
+        crashpoints.NAMES, scenarios, itertools.cycle(_SIGNALS), strict=False
+    ):
+        yield parse_case(f"{scenario}/{point}:{number.name}")
+
+
+def random_cases(count: int, seed: int, seconds: Mapping[str, float]) -> Iterator[Case]:
+    """Instants in the scenarios named, each within so many seconds; the same for the same seed
+    and durations."""
     chance = random.Random(seed)
-    for _ in range(count):
+    for _, scenario in zip(range(count), itertools.cycle(seconds), strict=False):
         number = chance.choices(_SIGNALS, weights=(2, 1, 1))[0]
-        yield parse_case(f"{number.name}@{chance.uniform(0, seconds):.3f}s")
+        yield parse_case(f"{scenario}/{number.name}@{chance.uniform(0, seconds[scenario]):.3f}s")
 
 
 def _signal(name: str) -> Signals:
@@ -82,25 +126,18 @@ def _signal(name: str) -> Signals:
 
 
 SAMPLE = tuple(
-    parse_case(name)
-    for name in (
-        "start.after_event",
-        "land.extracted",
-        "land.loaded:2",
-        "ingestion.after_event",
-        "merge.before",
-        "merge.after",
-        "end.before_event",
-        *(case.name for case in random_cases(1, seed=20, seconds=3.0)),
-        "cold:SIGKILL",
-        "cold:SIGTERM",
-        "cold:SIGINT",
+    map(
+        parse_case,
+        (
+            "gmail-backfill/land.loaded:2",
+            "gmail-incremental/merge.after",
+            "gmail-incremental/cold:SIGINT",
+            "stripe-backfill/land.normalized:3",
+            "stripe-incremental/ingestion.after_event:SIGTERM",
+            "stripe-incremental/end.before_event",
+        ),
     )
 )
-"""Every step of the path once, one random instant, and each signal to a process of its own."""
-
-EMULATOR_SAMPLE = tuple(
-    parse_case(name)
-    for name in ("land.loaded:2", "merge.before:SIGTERM", "merge.after", "end.before_event")
-)
-"""A run there takes several times as long: landed in part, not merged, merged, not ended."""
+"""Each step of the path once, over the main scenarios, with each signal."""
+EMULATOR_SAMPLE = (parse_case("gmail-backfill/merge.after"),)
+"""A run there takes several times as long."""

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from signal import Signals
 from typing import Any
 
-from loaders.sandbox.layout import LABEL_NAMES
+from tests.chaos.cursors import uncovered
 from tests.chaos.snapshots import Event, Snapshot
+from tests.chaos.truth import LABEL, Truth
 
 MAX_OWN_EVENTS = 3
+_OF_A_SECOND_LOOK = ("last_seen", "merged_by", "last_action")
+"""Columns that change when an object is read again and is the same."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
     """What one case left.
 
-    `killed`, `clean` and `repeated` are the warehouse after the victim, after the next run
-    and after the one that follows it. `exit_codes` are those of the three: negative for a
-    signal that ended the process. `mailbox` holds the messages by id.
+    `prepared`, `killed`, `clean` and `repeated` are the warehouse before the victim, after it,
+    after the runs that follow, and after one more. `exit_codes` are those of the last three:
+    negative for a signal that ended the process; `last_words` are the last lines they printed.
     """
 
     signal: Signals
     exit_codes: tuple[int, int, int]
-    mailbox: Mapping[str, Any]
+    last_words: tuple[str, str, str]
+    truth: Truth
+    prepared: Snapshot
     killed: Snapshot
     clean: Snapshot
     repeated: Snapshot
@@ -38,7 +43,9 @@ def violations(evidence: Evidence) -> list[str]:
         for check in (
             _exit_codes,
             _stored,
+            _tombstones,
             _drained,
+            _letters,
             _lifecycles,
             _interrupted,
             _cursor,
@@ -53,63 +60,97 @@ def violations(evidence: Evidence) -> list[str]:
 
 def _exit_codes(evidence: Evidence) -> Iterator[str]:
     """The runs that nobody kills succeed."""
-    for name, code in zip(("clean", "repeated"), evidence.exit_codes[1:], strict=True):
+    snapshots = (evidence.prepared, evidence.killed, evidence.clean, evidence.repeated)
+    for number, name in ((1, "clean"), (2, "repeated")):
+        code = evidence.exit_codes[number]
         if code != 0:
-            yield f"the {name} run ended with {code}"
+            failed = [
+                event.error_message
+                for event in _new_ends(snapshots[number], snapshots[number + 1])
+                if event.error_message
+            ]
+            reason = "; ".join(failed) or evidence.last_words[number]
+            yield f"the {name} run ended with {code}: {reason}"
 
 
 def _stored(evidence: Evidence) -> Iterator[str]:
-    """Every message is there, once, as it was served, and nothing else is."""
-    messages = [row for row in evidence.clean.objects if row["object_type"] == "message"]
-    labels = {row["external_id"] for row in evidence.clean.objects} & LABEL_NAMES.keys()
-    for label in sorted(LABEL_NAMES.keys() - labels):
-        yield f"label {label} is missing"
-    counts = collections.Counter(row["external_id"] for row in messages)
-    for external_id in sorted(evidence.mailbox.keys() - counts.keys()):
-        yield f"{external_id} is missing"
-    for external_id, count in sorted(counts.items()):
+    """Every object is there, once, as it was served, and no other is alive."""
+    live = evidence.truth.live
+    counts = collections.Counter(_key(row) for row in evidence.clean.objects)
+    for object_type, objects in live.items():
+        for external_id in sorted(objects):
+            if not counts[object_type, external_id]:
+                yield f"{_name(object_type, external_id)} is missing"
+    for (object_type, external_id), count in sorted(counts.items()):
         if count > 1:
-            yield f"{external_id} is there {count} times"
-    for row in messages:
-        external_id = row["external_id"]
-        if external_id not in evidence.mailbox:
-            yield f"{external_id} is not in the mailbox"
-        elif row["payload"] != evidence.mailbox[external_id]:
-            yield f"{external_id} differs from what the API serves"
+            yield f"{_name(object_type, external_id)} is there {count} times"
+    for row in evidence.clean.objects:
+        object_type, external_id = _key(row)
+        name, there = _name(object_type, external_id), live.get(object_type, {})
+        if external_id not in there:
+            if row["deleted_at"] is None:
+                yield f"{name} is not there any more and not marked as deleted"
         elif row["deleted_at"] is not None:
-            yield f"{external_id} is marked as deleted"
+            yield f"{name} is marked as deleted"
+        elif object_type != LABEL and row["payload"] != there[external_id]:
+            yield f"{name} differs from what the API serves"
+
+
+def _tombstones(evidence: Evidence) -> Iterator[str]:
+    """What was stored once keeps its row."""
+    stored = {_key(row) for row in evidence.clean.objects}
+    for row in evidence.prepared.objects:
+        if _key(row) not in stored:
+            yield f"the row of {_name(*_key(row))} is gone"
 
 
 def _drained(evidence: Evidence) -> Iterator[str]:
     """The queue keeps nothing of complete loads, and nothing that raw_objects holds."""
     last_seen = {row["idem_key"]: row["last_seen"] for row in evidence.clean.objects}
     for row in evidence.clean.queue:
+        name = _name(row.object_type, row.external_id)
         if row.is_complete:
-            yield f"{row.external_id} of a complete load is still queued"
+            yield f"{name} of a complete load is still queued"
         elif last_seen.get(row.idem_key, 0) >= row.observed_at:
-            yield f"{row.external_id} is still queued, though raw_objects holds it"
+            yield f"{name} is still queued, though raw_objects holds it"
+
+
+def _letters(evidence: Evidence) -> Iterator[str]:
+    """Nothing is left among the dead letters once all of it can be stored."""
+    seen = {
+        _key(row): row["last_seen"] for row in evidence.clean.objects if row["deleted_at"] is None
+    }
+    for letter in evidence.clean.letters:
+        key = (letter.object_type, letter.external_id or "")
+        if seen.get(key, 0) < letter.created_at:
+            yield f"{_name(*key)} is still a dead letter"
 
 
 def _lifecycles(evidence: Evidence) -> Iterator[str]:
-    """Each run has one start, one effective end and at most three events of its own."""
+    """Each run has one start, one effective end, at most three events of its own, the end last."""
     for correlation_id, events in _runs(evidence.repeated).items():
         starts = sum(event.is_start for event in events)
         ends = [event for event in events if event.is_end]
-        real = sum(not event.is_orphaned for event in ends)
-        own = sum(not event.is_orphaned for event in events)
+        own = [event for event in events if not event.is_orphaned]
+        real = [event for event in ends if not event.is_orphaned]
         if starts != 1:
             yield f"{correlation_id} has {starts} job.started"
-        if real > 1 or (real == 0 and len(ends) != 1):
-            yield f"{correlation_id} has {real} ends of its own and {len(ends) - real} Orphaned"
-        if own > MAX_OWN_EVENTS:
-            yield f"{correlation_id} has {own} events of its own"
+        if len(real) > 1 or (not real and len(ends) != 1):
+            yield (
+                f"{correlation_id} has {len(real)} ends of its own"
+                f" and {len(ends) - len(real)} Orphaned"
+            )
+        if len(own) > MAX_OWN_EVENTS:
+            yield f"{correlation_id} has {len(own)} events of its own"
+        if real and not own[-1].is_end:
+            yield f"{correlation_id} has {own[-1].event_type} after its end"
     for event in evidence.repeated.spooled:
         yield f"{event.event_type} of {event.correlation_id} is still in the spool"
 
 
 def _interrupted(evidence: Evidence) -> Iterator[str]:
     """A run ended by SIGTERM or SIGINT says so, unless it was over already."""
-    victim = _victim(evidence.killed)
+    victim = _victim(evidence)
     if evidence.signal == Signals.SIGKILL or victim is None:
         return
     ends = [
@@ -127,14 +168,12 @@ def _interrupted(evidence: Evidence) -> Iterator[str]:
 
 
 def _cursor(evidence: Evidence) -> Iterator[str]:
-    """A cursor that the kill left visible covers what it says: here the whole mailbox."""
-    killed = evidence.killed
-    if not killed.complete_cursors:
-        return
-    covered = {row["external_id"] for row in killed.objects}
-    covered |= {row.external_id for row in killed.queue if row.is_complete}
-    for external_id in sorted(evidence.mailbox.keys() - covered):
-        yield f"a cursor is visible without {external_id}"
+    """A cursor that the kill left visible covers what it says."""
+    for stream, object_type, external_id in uncovered(
+        evidence.truth, evidence.killed, evidence.clean
+    ):
+        name = _name(object_type, external_id)
+        yield f"the cursor of {stream} is visible without {name} as it is now"
 
 
 def _first_seen(evidence: Evidence) -> Iterator[str]:
@@ -148,15 +187,21 @@ def _first_seen(evidence: Evidence) -> Iterator[str]:
     for stored in evidence.clean.objects:
         known = landed.get(stored["idem_key"])
         if known and stored["first_seen"] > min(known):
-            yield f"{stored['external_id']} was seen before its first_seen"
+            yield f"{_name(*_key(stored))} was seen before its first_seen"
 
 
 def _repeated(evidence: Evidence) -> Iterator[str]:
-    """One run more changes no row."""
-    if evidence.clean.objects != evidence.repeated.objects:
+    """One run more changes no row, but for what an object that was read again says of that."""
+    runs = {event.correlation_id for event in _new_ends(evidence.clean, evidence.repeated)}
+    before, after = ([*snapshot.objects] for snapshot in (evidence.clean, evidence.repeated))
+    for row in after:
+        if row["merged_by"] in runs and row["last_action"] != "unchanged":
+            yield f"the next run {row['last_action']} {_name(*_key(row))}"
+    again = {_key(row) for row in after if row["merged_by"] in runs}
+    if [_content(row, again) for row in before] != [_content(row, again) for row in after]:
         yield "the next run changed raw_objects"
     for event in _new_ends(evidence.clean, evidence.repeated):
-        for action in ("inserted", "updated"):
+        for action in ("inserted", "updated", "deleted", "undeleted"):
             if event.payload.get(action) != 0:
                 yield f"{event.correlation_id} says {action} {event.payload.get(action)}"
 
@@ -179,12 +224,28 @@ def _accepted(evidence: Evidence) -> Iterator[str]:
         ("repeated", evidence.clean, evidence.repeated),
     ):
         ends = _new_ends(before, after)
-        if [event.event_type for event in ends] != ["job.completed"]:
-            yield f"the {name} run has {[event.event_type for event in ends]}"
+        types = [event.event_type for event in ends]
+        if set(types) != {"job.completed"}:
+            yield f"the {name} run has {types}"
         for event in ends:
             tests = event.payload.get("tests") or {}
             if tests.get("failed") != 0 or not tests.get("passed"):
                 yield f"the {name} run has tests {tests}"
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str]:
+    return row["object_type"], row["external_id"]
+
+
+def _name(object_type: str, external_id: str) -> str:
+    return f"{object_type} {external_id}"
+
+
+def _content(row: dict[str, Any], again: set[tuple[str, str]]) -> dict[str, Any]:
+    """A row; without what a second look changes if it is among those looked at again."""
+    if _key(row) not in again:
+        return row
+    return {name: value for name, value in row.items() if name not in _OF_A_SECOND_LOOK}
 
 
 def _runs(snapshot: Snapshot) -> dict[str, list[Event]]:
@@ -194,10 +255,18 @@ def _runs(snapshot: Snapshot) -> dict[str, list[Event]]:
     return runs
 
 
-def _victim(killed: Snapshot) -> str | None:
+def _victim(evidence: Evidence) -> str | None:
     """The correlation_id of the killed run, if it came to write job.started."""
-    events = [*killed.events, *killed.spooled]
-    return next((event.correlation_id for event in events if event.is_start), None)
+    known = {event.correlation_id for event in evidence.prepared.events}
+    events = [*evidence.killed.events, *evidence.killed.spooled]
+    return next(
+        (
+            event.correlation_id
+            for event in events
+            if event.is_start and event.correlation_id not in known
+        ),
+        None,
+    )
 
 
 def _new_ends(before: Snapshot, after: Snapshot) -> list[Event]:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from loaders.warehouse import Warehouse
-from tests.chaos.mailbox import without_volatile
+from tests.chaos.truth import without_volatile
 
 ORPHANED = "Orphaned"
 WAREHOUSE = "landfall.duckdb"
@@ -28,6 +28,7 @@ class Event:
     correlation_id: str
     created_at: str
     payload: dict[str, Any]
+    error_message: str | None = None
 
     @property
     def is_start(self) -> bool:
@@ -47,9 +48,21 @@ class Queued:
     """A row of landed_objects."""
 
     idem_key: str
+    object_type: str
     external_id: str
+    payload_hash: str
     observed_at: int
+    is_deleted: bool
     is_complete: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Letter:
+    """A row of dead_letters, of a complete load."""
+
+    object_type: str
+    external_id: str | None
+    created_at: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +73,9 @@ class Snapshot:
     spooled: list[Event]
     objects: list[dict[str, Any]]
     queue: list[Queued]
-    complete_cursors: int
-    """Visible cursors that claim to cover the whole mailbox."""
+    cursors: dict[str, dict[str, Any]]
+    """The newest of each stream, of complete loads."""
+    letters: list[Letter]
 
 
 def copy_file(warehouse: Path, into: Path) -> None:
@@ -88,14 +102,14 @@ def copy_rows(warehouse: Warehouse, into: Path) -> None:
 def copy_spool(state_dir: Path, into: Path) -> None:
     """Copy the events that wait."""
     (into / _SPOOL).mkdir()
-    for path in (state_dir / "spool").glob("*/*"):
+    for path in (state_dir / "spool").glob("*/*.json"):
         shutil.copyfile(path, into / _SPOOL / path.name)
 
 
 def read_snapshot(directory: Path) -> Snapshot:
     """Read a copy; tables that a killed run had not come to are empty."""
     spooled = [
-        _event(event["event_type"], event["correlation_id"], event["created_at"], event["payload"])
+        _event(*(event.get(name) for name in _EVENT_COLUMNS))
         for path in sorted((directory / _SPOOL).iterdir())
         if (event := json.loads(path.read_text()))
     ]
@@ -105,10 +119,8 @@ def read_snapshot(directory: Path) -> Snapshot:
         spooled=spooled,
         objects=[_object(row) for row in rows["raw_objects"]],
         queue=[Queued(*row) for row in rows["landed_objects"]],
-        complete_cursors=sum(
-            stream == "messages" and "snapshot" not in json.loads(cursor)
-            for stream, cursor in rows["cursors"]
-        ),
+        cursors={stream: json.loads(cursor) for stream, cursor in rows["cursors"]},
+        letters=[Letter(*row) for row in rows["dead_letters"]],
     )
 
 
@@ -127,10 +139,11 @@ _OBJECT_COLUMNS = (
     "merged_by",
     "last_action",
 )
+_EVENT_COLUMNS = ("event_type", "correlation_id", "created_at", "payload", "error_message")
 _SELECTED = {name: f"{{micros}}({name})" for name in _MOMENTS} | {"payload": "{payload}"}
 _QUERIES = {
     "event_log": """
-        select event_type, correlation_id, cast(created_at as string), {payload}
+        select event_type, correlation_id, cast(created_at as string), {payload}, error_message
         from {events}.event_log order by created_at
     """,
     "raw_objects": f"""
@@ -138,10 +151,18 @@ _QUERIES = {
         from {{events}}.raw_objects order by idem_key
     """,
     "landed_objects": f"""
-        select idem_key, external_id, {{micros}}(observed_at), {_LOADED}
+        select
+            idem_key, object_type, external_id, payload_hash,
+            {{micros}}(observed_at), is_deleted, {_LOADED}
         from {{staging}}.landed_objects order by idem_key
     """,
-    "cursors": f"select stream, cursor from {{staging}}.cursors where {_LOADED}",
+    "cursors": f"""
+        select stream, cursor from {{staging}}.cursors where {_LOADED} order by observed_at
+    """,
+    "dead_letters": f"""
+        select object_type, external_id, {{micros}}(created_at)
+        from {{staging}}.dead_letters where {_LOADED}
+    """,
 }
 
 Rows = dict[str, list[Sequence[Any]]]
@@ -176,8 +197,15 @@ def _read(
     }
 
 
-def _event(event_type: str, correlation_id: str, created_at: str, payload: str | None) -> Event:
-    return Event(event_type, correlation_id, created_at, json.loads(payload or "{}"))
+def _event(
+    event_type: str,
+    correlation_id: str,
+    created_at: str,
+    payload: str | None,
+    error_message: str | None,
+) -> Event:
+    values = json.loads(payload or "{}")
+    return Event(event_type, correlation_id, created_at, values, error_message)
 
 
 def _object(row: Sequence[Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     python analyze.py PORT < statements.jsonl > verdicts.jsonl
 
 One JSON object a line in: {"query": text, "queryParameters": BigQuery's REST form}. For each, a
-list a line out: {"statement": text, "error": null or text} of each statement of the script. It
+list a line out: {"statement": text, "error": null or text} of each statement of the script. Or
+{"expression": text}, answered by the text that it evaluates to, or null. It
 answers line by line, so that it can be asked as long as statements come. Tables and views that
 the statements create make up the catalog, as in the warehouse. Scripting keywords and
 INFORMATION_SCHEMA, which the analyzer knows nothing of, are reported as "skipped".
@@ -124,6 +125,13 @@ class Analyzer:
         self.remember(answer.resolved_statement, statement)
         return None
 
+    def evaluate(self, expression):
+        """The text that GoogleSQL's own evaluator makes of an expression; None for NULL."""
+        request = service.EvaluateRequest(sql=expression)
+        request.options.language_options.CopyFrom(self.language)
+        value = self.call("Evaluate", request, service.EvaluateResponse).value
+        return value.string_value if value.HasField("string_value") else None
+
     def remember(self, resolved, statement):
         """Add what a CREATE or ALTER makes to the catalog."""
         node = getattr(resolved, resolved.WhichOneof("node"))
@@ -177,6 +185,9 @@ def main():
     analyzer = Analyzer(sys.argv[1])
     for line in sys.stdin:
         job = json.loads(line)
+        if "expression" in job:
+            print(json.dumps(analyzer.evaluate(job["expression"])), flush=True)
+            continue
         verdicts = []
         for statement in split(job["query"]):
             bare = _bare(statement)

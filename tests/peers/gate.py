@@ -22,7 +22,7 @@ class Gate:
 
     def __init__(self, emulator: Emulator, analyzer: Analyzer) -> None:
         self._emulator = emulator
-        self._analyzer = analyzer
+        self.analyzer = analyzer
         self._position = 0
         self._judged: set[str] = set()
 
@@ -32,7 +32,7 @@ class Gate:
         queries = [job["query"] for job in jobs if job.get("labels") != OWN_LABELS]
         return [
             verdict
-            for verdict in self._analyzer.judge(self._of_a_new_kind(queries))
+            for verdict in self.analyzer.judge(self._of_a_new_kind(queries))
             if not any(name in verdict.statement for name in _OF_DLT)
         ]
 

@@ -38,7 +38,18 @@ class Analyzer:
         """
         return [verdict for job in jobs for verdict in self._judge_one(job)]
 
+    def evaluate(self, expression: str) -> str | None:
+        """The text that GoogleSQL's own evaluator makes of an expression; None for NULL.
+
+        Raises RuntimeError when it cannot.
+        """
+        value: str | None = json.loads(self._ask({"expression": expression}))
+        return value
+
     def _judge_one(self, job: Mapping[str, Any]) -> list[Verdict]:
+        return [Verdict(**each) for each in json.loads(self._ask(job))]
+
+    def _ask(self, job: Mapping[str, Any]) -> str:
         assert self._client.stdin
         assert self._client.stdout
         with contextlib.suppress(BrokenPipeError):
@@ -47,7 +58,7 @@ class Analyzer:
         answer = self._client.stdout.readline()
         if not answer:
             raise RuntimeError(f"GoogleSQL's analyzer broke at {job}; its words are on stderr")
-        return [Verdict(**each) for each in json.loads(answer)]
+        return answer
 
 
 @contextlib.contextmanager

@@ -55,9 +55,10 @@ def token_info(base_url: str, refresh_token: str = f"{CANARY}-refresh", **member
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write a value as JSON, its directory with it."""
+    """Write a value as JSON, its directory with it, readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+    path.chmod(0o600)
     return path
 
 

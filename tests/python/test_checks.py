@@ -18,7 +18,7 @@ from .test_cli import configure, held_by_another_process, one_line, run_main
 
 pytestmark = pytest.mark.usefixtures("own_secrets")
 
-PARTS = ["credentials", "scope", "mailbox", "quota", "warehouse", "cursor"]
+PARTS = ["credentials", "scope", "mailbox", "quota", "warehouse", "cursor", "alerts"]
 OWNER = "sam.rivers@example.com"
 
 

@@ -281,6 +281,19 @@ def test_a_page_token_of_gmail_that_is_no_text_is_no_answer(sandbox: Sandbox, to
         listed(sandbox, {"messages": [{"id": "a"}], "nextPageToken": token})
 
 
+@pytest.mark.parametrize("method", ["messages.list", "history.list"])
+def test_the_json_of_somebody_else_is_no_empty_answer(sandbox: Sandbox, method: str) -> None:
+    fault(sandbox, method, json={"error": "sign in"})
+    client = new_client(sandbox.base_url)
+    read: dict[str, Callable[[FetchRequest], Iterator[object]]] = {
+        "messages.list": client.message_refs,
+        "history.list": lambda request: client.history(request, "1"),
+    }
+    error = failure(lambda request: list(read[method](request)))
+    assert isinstance(error, TransientSourceError)
+    assert "answered something else" in str(error)
+
+
 def test_page_tokens_of_gmail_that_go_round_are_noticed(sandbox: Sandbox) -> None:
     pages = [{"messages": [{"id": key}], "nextPageToken": f"to-{key}"} for key in "abca"]
     with pytest.raises(TransientSourceError, match="repeats a page token"):

@@ -124,6 +124,8 @@ class GmailClient:
             includeSpamTrash=self.config.include_spam_trash,
         ):
             refs = page.get("messages", [])
+            if not page.keys() & {"messages", "resultSizeEstimate", "nextPageToken"}:
+                raise _unexpected("messages.list")  # an empty mailbox says so
             if not isinstance(refs, list) or not all(
                 isinstance(ref, dict) and isinstance(ref.get("id"), str) for ref in refs
             ):
@@ -135,7 +137,8 @@ class GmailClient:
         for page in self._pages(
             request, "history.list", self._users().history().list, startHistoryId=start
         ):
-            if not isinstance(page.get("history", []), list):
+            # Without an id it is somebody else's JSON, and no history without changes.
+            if not isinstance(page.get("history", []), list) or not page.get("historyId"):
                 raise _unexpected("history.list")
             yield page
 

@@ -1,0 +1,158 @@
+"""A project directory for one case after the other, and what its warehouse held at a moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from loaders.config import PROJECT_DIR
+from tests.chaos.forks import fork, parse_project, wait_or_kill
+from tests.chaos.scenarios import Scenario
+from tests.chaos.snapshots import copy_file, copy_rows, copy_spool
+from tests.peers.datasets import copy_tables, delete_datasets
+
+_DROPPED_VARIABLES = ("LANDFALL_", "SOURCES__", "DBT_", "TRACEPARENT", "GOOGLE_APPLICATION_")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One path for all cases of a worker: dbt parses the project again whenever the path of
+    the warehouse changes, which takes longer than the run. Its target path is shared by the
+    victim and those that come after it, as it is outside a test.
+
+    On DuckDB, or on the BigQuery emulator at `emulator`.
+    """
+
+    root: Path
+    number: int
+    emulator: str | None
+
+    @property
+    def directory(self) -> Path:
+        return self.root / f"slot-{self.number}"
+
+    @property
+    def prepared(self) -> Path:
+        """Where copies to start from are kept."""
+        return self.root / f"prepared-{self.number}"
+
+    @property
+    def target(self) -> str:
+        return f"chaos-{self.root.name}-{self.number}"
+
+    @property
+    def target_path(self) -> Path:
+        return PROJECT_DIR / "target" / self.target
+
+    @property
+    def warehouse(self) -> Path:
+        return self.directory / "landfall.duckdb"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def dataset(self) -> str:
+        """The slot's own on the emulator."""
+        return f"slot_{self.number}"
+
+    def empty(self) -> None:
+        """Leave nothing but a profile."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        profiles = yaml.safe_load((PROJECT_DIR / "profiles.example.yml").read_text())
+        outputs = profiles["landfall"]["outputs"]
+        chosen = outputs["emulator" if self.emulator else "dev"]
+        profiles["landfall"]["outputs"] = {self.target: chosen}
+        (self.directory / "profiles.yml").write_text(yaml.safe_dump(profiles))
+        if self.emulator:
+            delete_datasets(self.emulator, *self._datasets())
+
+    def save(self, name: str) -> None:
+        """Keep a copy of the warehouse and the local state."""
+        shutil.copytree(self.directory, self.prepared / name)
+        if self.emulator:
+            delete_datasets(self.emulator, *self._datasets(f"_{name}"))
+            self._copy_datasets("", f"_{name}")
+
+    def restore(self, name: str) -> None:
+        """Bring a copy back."""
+        shutil.rmtree(self.directory)
+        shutil.copytree(self.prepared / name, self.directory)
+        if self.emulator:
+            delete_datasets(self.emulator, *self._datasets())
+            self._copy_datasets(f"_{name}", "")
+
+    def take_snapshot(self, into: Path) -> None:
+        """Keep what the warehouse and the spool hold."""
+        into.mkdir(parents=True)
+        copy_spool(self.state_dir, into)
+        if self.emulator:
+            _in_fork(lambda: self._copy_rows(into), into / "copied.log")
+        else:
+            copy_file(self.warehouse, into)
+
+    def parse(self) -> None:
+        """Fill dbt's cache."""
+        self.empty()
+        parse_project(self.environment(), self.target, self.target_path)
+
+    def tear_cache(self, kept: float) -> None:
+        """Leave the first part of dbt's cache, which it does not write atomically."""
+        cache = self.target_path / "partial_parse.msgpack"
+        os.truncate(cache, int(cache.stat().st_size * kept))
+
+    def environment(self, scenario: Scenario | None = None, base_url: str = "") -> dict[str, str]:
+        """What a run needs to know, with nothing of the caller's configuration."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(_DROPPED_VARIABLES)
+        }
+        return {
+            **inherited,
+            "DBT_PROFILES_DIR": str(self.directory),
+            "LANDFALL_DUCKDB_PATH": str(self.warehouse),
+            "LANDFALL_STATE_DIR": str(self.state_dir),
+            "LANDFALL_TARGET": self.target,
+            "LANDFALL_EMULATOR_URL": self.emulator or "",
+            "LANDFALL_BIGQUERY_DATASET": self.dataset,
+            **(scenario.environment(base_url) if scenario else {}),
+        }
+
+    def remove(self) -> None:
+        """Remove all of it, dbt's target path included."""
+        for path in (self.directory, self.prepared, self.target_path):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _datasets(self, suffix: str = "") -> tuple[str, str]:
+        suffix = suffix.replace("-", "_")
+        return f"{self.dataset}{suffix}", f"{self.dataset}_staging{suffix}"
+
+    def _copy_datasets(self, source: str, destination: str) -> None:
+        def copy() -> int:
+            for pair in zip(self._datasets(source), self._datasets(destination), strict=True):
+                copy_tables(self.emulator or "", *pair)
+            return 0
+
+        _in_fork(copy, self.prepared / "copied.log")
+
+    def _copy_rows(self, into: Path) -> int:
+        from loaders.config import load_target
+        from loaders.warehouse import open_warehouse
+
+        os.environ.update(self.environment())
+        copy_rows(open_warehouse(load_target()), into)
+        return 0
+
+
+def _in_fork(work: Callable[[], int], log: Path) -> None:
+    """The client's threads would not survive the next fork. Raises RuntimeError."""
+    if wait_or_kill(fork(work, log)) != 0:
+        raise RuntimeError(f"chaos: {log.read_text()}")

@@ -1,0 +1,75 @@
+"""Makes a warehouse file as an earlier version left it; that version's own code does.
+
+git archive COMMIT | tar x -C DIRECTORY, then there, in the project's environment:
+
+    PYTHONPATH=. python .../tests/data/make_warehouse.py OUTPUT
+
+In it: a mailbox that was read and has changed since, a tombstone, a dead letter, and the last run
+killed between landing and merge, so that its objects wait in the queue and it has no end.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+MAILBOX_SIZE, SEED = 20, 11
+CONFIG: dict[str, Any] = {"fetch_format": "metadata", "max_attempts": 2}
+SECONDS = 60.0
+"""--max-duration of the runs: the killed one is taken for dead soon, wherever the file is used."""
+
+
+def make(output: Path) -> None:
+    """Write warehouse.duckdb.gz and sandbox.sqlite.gz."""
+    from loaders import crashpoints
+    from loaders.config import load_target
+    from loaders.ingest import IngestOptions
+    from loaders.sandbox import Sandbox
+    from loaders.warehouse import open_warehouse
+    from tests.python.conftest import run_gmail
+
+    # Of no machine that runs tests: the killed run is over when its time is.
+    host = {"name": "earlier", "boot_id": "0", "pid_namespace": "0"}
+    mock.patch("loaders.job.host_identity", return_value=host).start()
+    warehouse = open_warehouse(load_target())
+    state = output / "sandbox.sqlite"
+    options = IngestOptions(max_duration=SECONDS)
+    with Sandbox(size=MAILBOX_SIZE, seed=SEED, state=state) as sandbox:
+        poisoned = sorted(sandbox.live_ids())[0]
+        answer = {"json": {"id": poisoned, "sizeEstimate": 10**20}}
+        sandbox.set_faults(
+            [{"match": {"method": "*", "id": poisoned}, "times": None, "action": answer}]
+        )
+        print(run_gmail(warehouse, sandbox, options, **CONFIG).error)
+        sandbox.change(
+            deliver=2, delete=2, labels={"ids": sorted(sandbox.live_ids())[2:4], "add": ["STARRED"]}
+        )
+        print(run_gmail(warehouse, sandbox, options, **CONFIG).error)
+        sandbox.change(deliver=3, delete=1)
+
+    def kill(point: str) -> None:
+        if point == "ingestion.after_event":
+            finish(output)
+            os._exit(0)
+
+    crashpoints.install(kill)
+    with Sandbox(state=state) as sandbox:
+        run_gmail(warehouse, sandbox, options, **CONFIG)
+    raise AssertionError("the last run was to be killed")
+
+
+def finish(output: Path) -> None:
+    """Pack both files."""
+    for source in (Path(os.environ["LANDFALL_DUCKDB_PATH"]), output / "sandbox.sqlite"):
+        packed = output / (source.name + ".gz")
+        with source.open("rb") as plain, gzip.GzipFile(packed, "wb", mtime=0) as file:
+            shutil.copyfileobj(plain, file)
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]))

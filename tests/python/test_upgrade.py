@@ -1,0 +1,162 @@
+"""A warehouse that an earlier version left behind goes on with this one.
+
+tests/data/warehouse-*: what earlier versions' own code made, and the mailbox that they read; see
+tests/data/README.md.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders.config import PROJECT_DIR
+from loaders.dead_letters import open_letters
+from loaders.ingest import IngestOptions
+from loaders.sandbox import Sandbox
+from loaders.warehouse import Warehouse
+from tests.data.make_warehouse import CONFIG
+
+from .conftest import Project, event_types, run_gmail, run_stripe
+from .test_bootstrap import documented, present
+from .test_cli import run_main
+
+pytestmark = pytest.mark.slow
+
+CASES = [
+    # Its cursor is a history id alone, which does not say of which mailbox; and the labels of two
+    # messages have changed since, which it did not look at.
+    pytest.param("before-history", "resync", 2, id="before-history"),
+    pytest.param("before-stripe", "incremental", 0, id="before-stripe"),
+]
+ROWS = (
+    "select idem_key, payload_hash, first_seen, object_created_at, deleted_at, changed_by"
+    " from events.raw_objects order by 1"
+)
+
+Earlier = tuple[Warehouse, Sandbox]
+
+
+@pytest.fixture
+def earlier(project: Project, request: pytest.FixtureRequest) -> Iterator[Earlier]:
+    """The warehouse of an earlier version, and the mailbox that it read."""
+    directory = PROJECT_DIR / "tests" / "data" / f"warehouse-{request.param}"
+    state = project.directory / "sandbox.sqlite"
+    unpack(directory / "warehouse.duckdb.gz", project.duckdb_path)
+    unpack(directory / "sandbox.sqlite.gz", state)
+    with Sandbox(state=state, charges=8) as sandbox:
+        yield project.open_warehouse(), sandbox
+
+
+def unpack(packed: Path, path: Path) -> None:
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+
+
+@pytest.mark.parametrize(("earlier", "mode", "updates"), CASES, indirect=["earlier"])
+def test_a_run_goes_on_where_the_earlier_version_stopped(
+    earlier: Earlier, mode: str, updates: int, core_build: None
+) -> None:
+    warehouse, sandbox = earlier
+    before = {key: row for key, *row in warehouse.execute(ROWS)}
+    log = set(warehouse.execute("select * from events.event_log"))
+    [killed] = open_runs(warehouse)
+    waiting = queued(warehouse)
+    assert waiting
+
+    run = run_gmail(warehouse, sandbox, **CONFIG)  # with the acceptance tests
+
+    assert run.error is None
+    assert run.telemetry["mode"] == mode
+    assert columns_of(present(warehouse)) >= columns_of(documented())
+    # The log is what it was, and the killed run has an end.
+    assert log < set(warehouse.execute("select * from events.event_log"))
+    assert event_types(warehouse, killed)[-1] == "job.failed"
+    assert open_runs(warehouse) == []
+    # What had been landed is merged, and not read again.
+    rows = warehouse.execute(ROWS)
+    after = {key: row for key, *row in rows}
+    assert len(after) == len(rows)
+    assert waiting <= after.keys()
+    assert queued(warehouse) == set()
+    assert {after[key][-1] for key in waiting} == {killed}
+    # The mailbox is all there, but for the message that is a dead letter.
+    letters = {letter.external_id for letter in open_letters(warehouse)}
+    assert ids_alive(after) | letters == set(sandbox.live_ids())
+    unchanged = {key for key, row in before.items() if after[key] == row}
+    updated = {key for key in before.keys() - unchanged if after[key][3] is None}
+    assert len(updated) == updates
+    assert all(after[key][1:3] == row[1:3] for key, row in before.items())
+
+
+@pytest.mark.parametrize("earlier", ["before-stripe"], indirect=True)
+def test_everything_read_again_is_what_it_was(earlier: Earlier, merge_only: None) -> None:
+    """With another payload_hash every object would be an update."""
+    warehouse, sandbox = earlier
+    before = {key: row for key, *row in warehouse.execute(ROWS)}
+    run = run_gmail(warehouse, sandbox, IngestOptions(full_resync=True), **CONFIG)
+    assert run.error is None
+    assert run.counts["unchanged"] > 10
+    assert "updated" not in run.counts
+    after = {key: row for key, *row in warehouse.execute(ROWS)}
+    for key, row in before.items():
+        assert after[key][1:3] == row[1:3], key
+        assert after[key][0] == row[0] or after[key][3], key
+    assert open_letters(warehouse) == []  # the source answers well now
+
+
+@pytest.mark.parametrize("earlier", ["before-stripe"], indirect=True)
+def test_a_source_that_came_later_is_read_into_it(earlier: Earlier, merge_only: None) -> None:
+    warehouse, sandbox = earlier
+    mail = {row[0] for row in warehouse.execute(ROWS)}
+    run = run_stripe(warehouse, sandbox, objects=("product", "customer"))
+    assert run.error is None
+    assert mail <= {row[0] for row in warehouse.execute(ROWS)}
+    stored = warehouse.execute(
+        "select object_type, count(*) from events.raw_objects where source_system = 'stripe'"
+        " group by 1"
+    )
+    assert dict(stored) == {
+        kind: len(sandbox.stripe_objects(kind)) for kind in ("product", "customer")
+    }
+
+
+@pytest.mark.parametrize("earlier", ["before-stripe"], indirect=True)
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("status", "gmail_ingest_acct1"), ("dead-letters", "beyond 64 bits"), ("check", "cursor")],
+)
+def test_what_only_looks_works_before_any_run(
+    earlier: Earlier, capsys: pytest.CaptureFixture[str], command: str, told: str
+) -> None:
+    _, out, err = run_main(capsys, command)
+    assert err == ""
+    assert told in out
+
+
+def open_runs(warehouse: Warehouse) -> list[str]:
+    """Runs without an end."""
+    rows = warehouse.execute(
+        "select correlation_id from events.event_log group by 1"
+        " having not bool_or(event_type in ('job.completed', 'job.failed'))"
+    )
+    return [row[0] for row in rows]
+
+
+def queued(warehouse: Warehouse) -> set[str]:
+    rows = warehouse.execute("select idem_key from events_staging.landed_objects")
+    return {row[0] for row in rows}
+
+
+def ids_alive(rows: dict[str, list[Any]]) -> set[str]:
+    """Ids of messages without a tombstone."""
+    return {
+        key.rpartition(":")[2] for key, row in rows.items() if ":message:" in key and not row[3]
+    }
+
+
+def columns_of(tables: dict[str, list[tuple[str, str, bool]]]) -> set[tuple[str, str, str]]:
+    """(table, column, type)."""
+    return {(table, name, kind) for table, columns in tables.items() for name, kind, _ in columns}
