@@ -1,6 +1,5 @@
 -- A row is an object that was erased and is held all the same, as after the restore of
--- a
--- backup: `run.py erase --again` of its connection erases it once more.
+-- a backup: `run.py erase --again` of its connection erases it once more.
 with raw_objects as (
     select * from {{ ref('raw_objects') }}
 ),

@@ -1,7 +1,6 @@
 {{ config(severity='warn') }}
 -- A row is an object that could not be stored and that nobody has settled, told in
--- every
--- run: `run.py retry` tries it again, `run.py dead-letters drop` gives it up.
+-- every run: `run.py retry` tries it again, `run.py dead-letters drop` gives it up.
 with dead_letters as (
     select * from {{ source('landing', 'dead_letters') }}
 ),
