@@ -184,7 +184,7 @@ class Ingestion:
         try:
             landing.load_pending()
             request = self._request(usage, began, dry_run)
-            if not dry_run or "erasures" in self._warehouse.columns():
+            if not dry_run or self._has_erasures():
                 landing.erased = request.erased = request.stored.erased()
             for item in itertools.chain(
                 self._replay(request, source, landing), source.fetch(request)
@@ -320,6 +320,11 @@ class Ingestion:
                 }
             )
             self.summary.duration_seconds = self.job.duration_seconds
+
+    def _has_erasures(self) -> bool:
+        """Whether anything can have been erased; looking creates nothing."""
+        warehouse = self._warehouse
+        return warehouse.is_bootstrapped() and "erasures" in warehouse.columns()
 
     def _choose_batch_size(self, dry_run: bool) -> BatchSize:
         if self._options.batch_size is not None:

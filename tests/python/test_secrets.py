@@ -425,6 +425,8 @@ def test_a_mailbox_s_secrets_and_mail_are_nowhere(
     assert canaries.run("check", "gmail")[0] == 1
     apis.set_faults([])
     monkeypatch.setenv("HTTP_PROXY", f"http://user:{WORD}@127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     assert canaries.run("gmail")[0] == 1
     monkeypatch.delenv("HTTP_PROXY")
     url = apis.base_url.replace("://", f"://user:{WORD}@")
