@@ -1,11 +1,13 @@
-"""The BigQuery emulator and GoogleSQL's analyzer: each one for the session, where asked for."""
+"""What all tests share: the BigQuery emulator, GoogleSQL's analyzer, runs that merge alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
+from loaders import transform
+from loaders.config import Target
 from tests.peers.emulator import Emulator, run_emulator
 from tests.peers.gate import Gate
 from tests.peers.googlesql import run_analyzer
@@ -31,3 +33,19 @@ def gate(emulator: Emulator) -> Iterator[Gate]:
             yield Gate(emulator, analyzer)
     except PeerUnavailable as error:
         unavailable(error)
+
+
+@pytest.fixture
+def merge_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs build raw_objects and test nothing, which takes half as long: for what a sync brings."""
+    build = transform.build
+    models = ["stg_landed_objects", "raw_objects"]
+
+    def build_raw_objects(
+        target: Target, correlation_id: str, arguments: Sequence[str] = (), *, quiet: bool = True
+    ) -> transform.BuildResult:
+        selection = ("--select", *models, "--exclude-resource-type", "test", "unit_test")
+        models[:] = ["raw_objects"]  # the view is there from now on
+        return build(target, correlation_id, (*arguments, *selection), quiet=quiet)
+
+    monkeypatch.setattr(transform, "build", build_raw_objects)

@@ -14,7 +14,7 @@ from loaders.upsert import UpsertResult, upsert_objects
 from loaders.warehouse import Warehouse
 from tests.peers.emulator import Emulator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("merge_only")]
 
 
 def created_at(charge: Mapping[str, Any]) -> dt.datetime:

@@ -320,22 +320,6 @@ def core_build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transform, "build", build_core)
 
 
-@pytest.fixture
-def merge_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs build raw_objects and test nothing, which takes half as long: for what a sync brings."""
-    build = transform.build
-    models = ["stg_landed_objects", "raw_objects"]
-
-    def build_raw_objects(
-        target: Target, correlation_id: str, arguments: Sequence[str] = (), *, quiet: bool = True
-    ) -> transform.BuildResult:
-        selection = ("--select", *models, "--exclude-resource-type", "test", "unit_test")
-        models[:] = ["raw_objects"]  # the view is there from now on
-        return build(target, correlation_id, (*arguments, *selection), quiet=quiet)
-
-    monkeypatch.setattr(transform, "build", build_raw_objects)
-
-
 @pytest.fixture(scope="session")
 def sandbox_server() -> Iterator[Sandbox]:
     with Sandbox(size=MAILBOX_SIZE, seed=7) as server:

@@ -22,7 +22,7 @@ from .test_gmail_sync import assert_mirrors
 
 pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow, pytest.mark.timeout(3600)]
 
-EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "4"))
 SIZE = 24
 POINTS = (
     "extract.first_object",

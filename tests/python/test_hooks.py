@@ -61,7 +61,6 @@ def land(warehouse: Warehouse, payload: str | None, external_id: str = "a") -> N
     )
 
 
-@on_both_targets
 def test_a_build_of_an_empty_warehouse_is_a_job(empty_project: Project) -> None:
     assert empty_project.run_dbt("build").success
     warehouse = empty_project.open_warehouse()
