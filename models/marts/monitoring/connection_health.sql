@@ -3,20 +3,6 @@ with job_runs as (
     select * from {{ ref('job_runs') }}
 ),
 
-raw_objects as (
-    select * from {{ ref('raw_objects') }}
-),
-
-landed_dead_letters as (
-    select * from {{ source('landing', 'dead_letters') }}
-),
-
-complete_loads as (
-    select load_id
-    from {{ source('landing', '_dlt_loads') }}
-    where status = 0
-),
-
 configured as (
     {{ expected_intervals() }}
 ),
@@ -146,41 +132,13 @@ connections as (
     group by source_system, connection_name
 ),
 
--- As loaders/dead_letters.py: of each object the newest letter, unless it is settled.
-complete_dead_letters as (
-    select
-        *,
-        row_number() over (
-            partition by
-                source_system,
-                connection_name,
-                object_type,
-                coalesce(external_id, dead_letter_id)
-            order by created_at desc, dead_letter_id asc
-        ) as age
-    from landed_dead_letters
-    where _dlt_load_id in (select complete_loads.load_id from complete_loads)
-),
-
 open_dead_letters as (
     select
-        complete_dead_letters.source_system,
-        complete_dead_letters.connection_name,
+        source_system,
+        connection_name,
         count(*) as letters
-    from complete_dead_letters
-    left join raw_objects
-        on
-            complete_dead_letters.source_system = raw_objects.source_system
-            and complete_dead_letters.connection_name = raw_objects.connection_name
-            and complete_dead_letters.object_type = raw_objects.object_type
-            and complete_dead_letters.external_id = raw_objects.external_id
-            and complete_dead_letters.created_at <= raw_objects.last_seen
-            and raw_objects.deleted_at is null
-    where
-        complete_dead_letters.age = 1
-        and complete_dead_letters.dropped_at is null
-        and raw_objects.external_id is null
-    group by complete_dead_letters.source_system, complete_dead_letters.connection_name
+    from ({{ open_dead_letters() }}) as letters
+    group by source_system, connection_name
 ),
 
 expected as (
