@@ -100,7 +100,7 @@ class Landing:
     def observe(self, item: Observed) -> None:
         """Queue one object; what fails the gate or has no key becomes a dead letter."""
         try:
-            text, payload, payload_hash = admit(item.text, self._volatile_keys, item.value)
+            data, payload, payload_hash = admit(item.text, self._volatile_keys, item.value)
             key = self._idem_key_of(item, payload)
             created_at = self._created_at_of(item, payload)
         except ValueError as error:  # PayloadError is one
@@ -112,7 +112,7 @@ class Landing:
                 attempts=item.attempts,
             )
             return
-        self._queue(item.object_type, key, text, payload_hash, created_at, item.observed_at, False)
+        self._queue(item.object_type, key, data, payload_hash, created_at, item.observed_at, False)
 
     def delete(self, item: Deleted) -> None:
         """Queue a tombstone."""
@@ -203,7 +203,7 @@ class Landing:
         self,
         object_type: str,
         key: str,
-        text: str | None,
+        data: bytes | None,
         payload_hash: str,
         created_at: dt.datetime | None,
         observed_at: dt.datetime,
@@ -215,7 +215,7 @@ class Landing:
         if self.erased.covers(*self._source, object_type, key[len(prefix) :]):
             self.counts.erased += 1
             return
-        size = 0 if text is None else len(text if text.isascii() else text.encode())
+        size = len(data or b"")
         self._make_room(size)
         self._objects.append(
             (
@@ -223,7 +223,7 @@ class Landing:
                 *self._source,
                 object_type,
                 key[len(prefix) :],
-                text,
+                data,
                 payload_hash,
                 created_at,
                 observed_at,
@@ -258,7 +258,8 @@ class Landing:
 
     def _refused_row(self, row: Row, reason: str) -> Row:
         """The dead letter of an object that passed the gate and that the warehouse refuses."""
-        _key, _system, _connection, object_type, external_id, text, *_rest = row
+        _key, _system, _connection, object_type, external_id, data, *_rest = row
+        text = None if data is None else data.decode()
         return self._dead_letter(object_type, external_id, reason, text, attempts=2)
 
     def _dead_letter(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,25 @@ DEAD_LETTERS = pa.schema(
 
 
 def arrow_table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    """Rows, each in the order of the schema, as an Arrow table."""
+    """Rows, each in the order of the schema, as an Arrow table; texts as str or as UTF-8."""
     columns = zip(*rows, strict=True)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    arrays = [_array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Sequence[Any], data_type: pa.DataType) -> pa.Array:
+    if bytes in set(map(type, values)):
+        return _texts(values)
+    return pa.array(values, data_type)
+
+
+def _texts(values: Sequence[bytes | None]) -> pa.StringArray:
+    """Texts that are UTF-8 already: joined, which lets other threads run, and not converted one
+    by one, which does not and takes three times as long."""
+    lengths = (len(value or b"") for value in values)
+    offsets = pa.array(list(itertools.accumulate(lengths, initial=0)), pa.int32())
+    is_there = pa.array([value is not None for value in values])
+    data = b"".join([value or b"" for value in values])
+    return pa.StringArray.from_buffers(
+        len(values), offsets.buffers()[1], pa.py_buffer(data), is_there.buffers()[1]
+    )

@@ -27,8 +27,8 @@ TOMBSTONE_HASH = hashlib.sha256(b"null").hexdigest()
 
 def admit(
     text: str | bytes, volatile_keys: Collection[str] = (), value: Any = None
-) -> tuple[str, dict[str, Any], str]:
-    """Admit one JSON object: (its text, unchanged; the parsed object; its payload_hash).
+) -> tuple[bytes, dict[str, Any], str]:
+    """Admit one JSON object: (its text in UTF-8, unchanged; the parsed object; its payload_hash).
 
     `volatile_keys` are members that change on every read: they are not in the parsed object
     nor in its hash. A name stands for members at any depth, `$.name` for the object's own.
@@ -48,7 +48,7 @@ def admit(
         canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:
         raise PayloadError("holds an integer beyond 64 bits or an unpaired surrogate") from error
-    return data.decode(), value, _sha256(canonical)
+    return data, value, _sha256(canonical)
 
 
 def _sha256(data: bytes) -> str:

@@ -117,9 +117,9 @@ ADMITTED = {
 @pytest.mark.parametrize("text", ADMITTED.values(), ids=ADMITTED.keys())
 def test_admitted_text_is_kept_byte_for_byte(text: str) -> None:
     kept, value, _ = admit(text.encode())
-    assert kept == text
+    assert kept == text.encode()
     assert value == json.loads(text)
-    assert admit(text)[0] == text
+    assert admit(text)[0] == text.encode()
 
 
 @pytest.mark.parametrize("text", ADMITTED.values(), ids=ADMITTED.keys())
@@ -171,7 +171,7 @@ def test_volatile_keys_stay_out_of_the_hash_at_any_depth_and_in_the_text() -> No
     one, other = template.format("one"), template.format("two")
     assert hash_of(one) != hash_of(other)
     assert hash_of(one, "v") == hash_of(other, "v")
-    assert admit(one, ("v",))[0] == one
+    assert admit(one, ("v",))[0] == one.encode()
     assert hash_of(one, "v") != hash_of(one.replace('"size": 1', '"size": 2'), "v")
 
 
@@ -264,5 +264,5 @@ def test_what_is_admitted_means_the_same_afterwards(value: dict[str, Any]) -> No
         kept, parsed, _ = admit(text)
     except PayloadError:
         return
-    assert kept == text
+    assert kept == text.encode()
     assert repr(parsed) == repr(json.loads(text))
