@@ -30,6 +30,7 @@ PAGE_SIZE = 100
 _NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 _PERMISSION = re.compile(r"\brak_\w{1,64}", re.ASCII)
 _LONGEST_WAIT = 60.0
+_BODY_PIECE = 4 * 1024 * 1024
 
 
 class KeyRefused(SourceError):
@@ -61,6 +62,13 @@ class Page:
     has_more: bool
     served_at: dt.datetime | None
     """Stripe's clock, by the answer's Date header."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Answer:
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 class StripeClient:
@@ -124,7 +132,7 @@ class StripeClient:
         endpoint: str,
         path: str,
         parameters: Mapping[str, Any] | None = None,
-    ) -> requests.Response:
+    ) -> _Answer:
         buckets = (self._account_bucket, self._endpoint_bucket(endpoint))
         for attempt in range(1, self.config.max_attempts + 1):
             _wait(request, max(bucket.reserve(1) for bucket in buckets))
@@ -140,11 +148,11 @@ class StripeClient:
 
     def _try(
         self, endpoint: str, path: str, parameters: Mapping[str, Any] | None, attempt: int
-    ) -> tuple[requests.Response | None, float]:
+    ) -> tuple[_Answer | None, float]:
         """The answer, or the seconds after which to ask again; raises what no retry mends."""
         answer, cause, retry_after, is_throttled = None, "", 0.0, False
         try:
-            answer = self._session().get(path, parameters, allow_redirects=False)
+            answer = self._get(path, parameters)
         except requests.RequestException as error:
             # Its text may quote the address, and that may carry a secret of a proxy.
             cause = type(error).__name__
@@ -170,7 +178,14 @@ class StripeClient:
             self._slow_down(endpoint, answer, wait)
         return None, wait
 
-    def _slow_down(self, endpoint: str, answer: requests.Response, wait: float) -> None:
+    def _get(self, path: str, parameters: Mapping[str, Any] | None) -> _Answer:
+        response = self._session().get(path, parameters, allow_redirects=False, stream=True)
+        # Left to itself, requests reads 10 KB at a time, and for each piece its thread waits for
+        # its turn among the others.
+        body = b"".join(response.iter_content(_BODY_PIECE))
+        return _Answer(response.status_code, response.headers, body)
+
+    def _slow_down(self, endpoint: str, answer: _Answer, wait: float) -> None:
         """Stripe says which of its limits was met; without that it may have been any."""
         reason = answer.headers.get("Stripe-Rate-Limited-Reason", "")
         if not reason.startswith("global"):
@@ -246,7 +261,7 @@ def _wait(request: FetchRequest, seconds: float) -> None:
         raise Cancelled
 
 
-def _may_pass(answer: requests.Response) -> bool:
+def _may_pass(answer: _Answer) -> bool:
     """Whether the same request may succeed later; Stripe says so itself where it knows."""
     if answer.status_code == 429:
         return True
@@ -256,7 +271,7 @@ def _may_pass(answer: requests.Response) -> bool:
     return answer.status_code in (408, 409) or answer.status_code >= 500
 
 
-def _error(answer: requests.Response) -> tuple[str, str, str]:
+def _error(answer: _Answer) -> tuple[str, str, str]:
     """Code (or type), parameter and missing permission of Stripe's error body; all are names.
 
     Its message may quote content and a part of the key.
@@ -276,14 +291,14 @@ def _name(value: Any) -> str:
     return value if is_name else ""
 
 
-def _retry_after(answer: requests.Response) -> float:
+def _retry_after(answer: _Answer) -> float:
     try:
         return max(0.0, min(300.0, float(answer.headers.get("Retry-After", 0))))
     except ValueError:
         return 0.0
 
 
-def _date(answer: requests.Response) -> dt.datetime | None:
+def _date(answer: _Answer) -> dt.datetime | None:
     try:
         return email.utils.parsedate_to_datetime(answer.headers["Date"]).astimezone(dt.UTC)
     except (KeyError, ValueError):
@@ -302,7 +317,7 @@ def _loads(body: bytes) -> Any:
             raise ValueError("nested too deep") from None
 
 
-def _parsed(answer: requests.Response, endpoint: str) -> dict[str, Any]:
+def _parsed(answer: _Answer, endpoint: str) -> dict[str, Any]:
     try:
         value = _loads(answer.content)
     except ValueError as error:
