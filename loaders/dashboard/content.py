@@ -102,8 +102,8 @@ def read(warehouse: Warehouse, days: int, now: dt.datetime) -> dict[str, Any]:
     with warehouse.open():
         # It makes the views where they lack, and knows of processes that are gone.
         found = status.read(warehouse, MAX_RUNS)
-        first_day, activity = _activity(warehouse, last_day - dt.timedelta(days=days - 1))
-        measured = _measured(warehouse, first_day)
+        first_day, activity = read_activity(warehouse, last_day - dt.timedelta(days=days - 1))
+        measured = read_days(warehouse, first_day)
         letters = _letters(warehouse, found.connections)
     return _content(target, now, first_day, found, activity, measured, letters)
 
@@ -142,7 +142,7 @@ def _short_of_errors(runs: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]
         yield run if errors <= MAX_ERRORS else {**run, "error_message": None}
 
 
-def _activity(warehouse: Warehouse, first_day: dt.date) -> tuple[dt.date, Table]:
+def read_activity(warehouse: Warehouse, first_day: dt.date) -> tuple[dt.date, Table]:
     """Whole days of daily_activity, and the first of them."""
     rows = warehouse.execute(
         f"select {', '.join(_ACTIVITY)} from {warehouse.table('daily_activity')}"
@@ -157,7 +157,7 @@ def _activity(warehouse: Warehouse, first_day: dt.date) -> tuple[dt.date, Table]
     return first_day, Table(_ACTIVITY, [list(row) for row in rows], len(rows))
 
 
-def _measured(warehouse: Warehouse, first_day: dt.date) -> tuple[Table, int]:
+def read_days(warehouse: Warehouse, first_day: dt.date) -> tuple[Table, int]:
     """Medians and sums of job_runs by day and connection, and how many runs there are in all."""
     began = dt.datetime.combine(first_day, dt.time(), dt.UTC)
     count = 0

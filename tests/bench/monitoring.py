@@ -24,7 +24,8 @@ def run(quick: bool) -> Figures:
     scan = figures["seconds"]["bare scan"]
     print_table(
         f"{events:,} events over {DAYS:,} days, {CONNECTIONS} connections, on DuckDB"
-        f" (goal: at most {GOAL} times a scan that reads every column of event_log)",
+        f" (goal: each at most {GOAL} times a scan that reads every column of event_log; the last"
+        " is all of the dashboard's questions and those of status together)",
         ("what", "seconds", "of the scan"),
         [(name, seconds, seconds / scan) for name, seconds in figures["seconds"].items()],
     )
@@ -40,6 +41,7 @@ def measure(events: int) -> dict[str, Any]:
 
     warehouse = open_warehouse(load_target())
     now = dt.datetime.now(dt.UTC)
+    first_day = now.date() - dt.timedelta(days=29)
     with warehouse.open():
         transform.bootstrap(warehouse)
         _generate(warehouse.execute, events // 3)
@@ -50,7 +52,10 @@ def measure(events: int) -> dict[str, Any]:
             "bare scan": lambda: warehouse.execute(f"select {read} from events.event_log"),
             "status: connections": lambda: monitoring.connections(warehouse),
             "status: last 10 runs": lambda: monitoring.runs(warehouse, 10),
-            "dashboard, 30 days": lambda: content.read(warehouse, 30, now),
+            "dashboard: activity by day": lambda: content.read_activity(warehouse, first_day),
+            "dashboard: runs by day": lambda: content.read_days(warehouse, first_day),
+            "dashboard: last 2,000 runs": lambda: monitoring.runs(warehouse, content.MAX_RUNS),
+            "the dashboard's content, 30 days": lambda: content.read(warehouse, 30, now),
         }
         return {"seconds": {name: _time(ask) for name, ask in questions.items()}}
 

@@ -9,6 +9,7 @@ events as (
         case
             when event_type = 'job.started' then 'start'
             when event_type like 'ingestion.%' then 'ingestion'
+            when event_type = 'job.completed' then 'end'
             when {{ json_text('payload', '$.error_type') }} = 'Orphaned'
                 then 'orphaned end'
             else 'end'
