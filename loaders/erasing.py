@@ -11,7 +11,7 @@ from loaders.conditions import check_condition
 from loaders.copied_tables import is_complete
 from loaders.erased import key_hash
 from loaders.errors import CheckFailed, UsageError, WarehouseError, describe
-from loaders.idem_keys import OWNERS, idem_key, type_and_id
+from loaders.idem_keys import OWNERS, idem_key, key_prefix, type_and_id
 from loaders.job import Job, job_name_for
 from loaders.packages import PackageLoader
 from loaders.warehouse import Warehouse
@@ -282,7 +282,7 @@ class Erasure:
         ]
 
     def _prefix(self, object_type: str) -> str:
-        return idem_key(*self._connection, object_type, "-")[:-1]
+        return key_prefix(*self._connection, object_type)
 
 
 _OF_CONNECTION = "source_system = ? and connection_name = ?"

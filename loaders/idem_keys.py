@@ -6,6 +6,7 @@ again; filters use the columns.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,12 +17,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
 _UNPAIRED = re.compile(r"[\ud800-\udfff]")
 
 
-def idem_key(source_system: str, connection_name: str, object_type: str, external_id: str) -> str:
-    """Return the idem_key of one object.
+@functools.lru_cache(256)
+def key_prefix(source_system: str, connection_name: str, object_type: str) -> str:
+    """Return what the idem_keys of all objects of one type begin with; they go on with the id.
 
-    Raises ValueError when a part is empty, when one of the first three holds
-    characters other than letters, digits, `_`, `-` and `.`: a colon there would let
-    two objects share a key; and for an id that no warehouse can hold.
+    Raises ValueError when a part is empty or holds characters other than letters, digits,
+    `_`, `-` and `.`: a colon there would let two objects share a key.
     """
     for name, value in (
         ("source_system", source_system),
@@ -30,6 +31,16 @@ def idem_key(source_system: str, connection_name: str, object_type: str, externa
     ):
         if not isinstance(value, str) or not _NAME.fullmatch(value):
             raise ValueError(f"{name}: expected letters, digits, _ - and ., got {value!r}")
+    return f"{source_system}:{connection_name}:{object_type}:"
+
+
+def idem_key(source_system: str, connection_name: str, object_type: str, external_id: str) -> str:
+    """Return the idem_key of one object.
+
+    Raises ValueError as key_prefix does, and for an id that is empty or that no warehouse can
+    hold.
+    """
+    prefix = key_prefix(source_system, connection_name, object_type)
     if not isinstance(external_id, str) or not external_id:
         raise ValueError(
             f"{source_system} {object_type}: expected an id, got {type(external_id).__name__}"
@@ -38,7 +49,7 @@ def idem_key(source_system: str, connection_name: str, object_type: str, externa
         )
     if not external_id.isascii() and _UNPAIRED.search(external_id):
         raise ValueError(f"{source_system} {object_type}: the id holds an unpaired surrogate")
-    return f"{source_system}:{connection_name}:{object_type}:{external_id}"
+    return prefix + external_id
 
 
 OWNERS: Mapping[tuple[str, str], str] = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import functools
 import json
 import time
 import uuid
@@ -19,7 +18,7 @@ from typing import Any
 
 from loaders.batch_size import FIRST, BatchSize
 from loaders.erased import Erased
-from loaders.idem_keys import idem_key
+from loaders.idem_keys import idem_key, key_prefix
 from loaders.items import Cursor, Deleted, Observed
 from loaders.landing_tables import Row
 from loaders.packages import Package, PackageLoader
@@ -209,7 +208,7 @@ class Landing:
         observed_at: dt.datetime,
         is_deleted: bool,
     ) -> None:
-        prefix = _key_prefix(*self._source, object_type)
+        prefix = key_prefix(*self._source, object_type)
         if not key.startswith(prefix) or key == prefix:
             raise ValueError(f"idem_key_fn: expected a key that begins with {prefix!r}")
         if self.erased.covers(*self._source, object_type, key[len(prefix) :]):
@@ -289,8 +288,3 @@ class Landing:
 def _encodable(text: str) -> str:
     """The text with unpaired surrogates, which JSON can spell and UTF-8 cannot, spelt out."""
     return text.encode(errors="backslashreplace").decode()
-
-
-@functools.cache
-def _key_prefix(source_system: str, connection_name: str, object_type: str) -> str:
-    return idem_key(source_system, connection_name, object_type, "-")[:-1]

@@ -12,7 +12,7 @@ from typing import Any
 
 from loaders.dead_letters import DeadLetter, open_letters
 from loaders.erased import Erased
-from loaders.idem_keys import idem_key
+from loaders.idem_keys import idem_key, key_prefix
 from loaders.warehouse import Warehouse
 
 _FEW = 10_000
@@ -159,7 +159,7 @@ class Stored:
 
         By their keys too, which BigQuery's tables are clustered by: so it reads only these.
         """
-        prefix = idem_key(*self.connection, object_type, "-")[:-1]
+        prefix = key_prefix(*self.connection, object_type)
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         condition = (
             "source_system = ? and connection_name = ? and object_type = ?"
