@@ -175,7 +175,24 @@ def open_pipeline(warehouse: Warehouse, name: str, directory: Path) -> Any:
     )
     # Cursors are data in the warehouse; dlt's own state is never consulted.
     pipeline.config.restore_from_destination = False
+    _remove_leftovers(Path(pipeline.working_dir))
     return pipeline
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove what a process left that died inside of one of dlt's own steps.
+
+    Of a package that was not extracted to its end dlt knows nothing, and so would keep its payloads
+    for ever. A package that is normalized, but whose extracted form was not deleted yet, dlt would
+    normalize again and then not find room for. The connection's lease sees to it that no
+    living process works here.
+    """
+    extracted = directory / "normalize" / "extracted"
+    for path in (directory / "normalize").glob("*"):
+        if path.is_dir() and path != extracted:
+            shutil.rmtree(path)
+    for path in (directory / "load" / "normalized").glob("*"):
+        shutil.rmtree(extracted / path.name, ignore_errors=True)
 
 
 def load_package(pipeline: Any, tables: dict[str, pa.Table]) -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dlt.common.storages.load_storage import LoadStorage
+from dlt.extract.storage import ExtractStorage
 
 from loaders import crashpoints, event_log, items, job, landing
+from loaders.config import state_dir
 from loaders.errors import LandingError, TransientSourceError, WarehouseError
 from loaders.event_log import EventNotKept, spool_dir
 from loaders.ingest import DeadLettered
@@ -358,6 +361,56 @@ def land(warehouse: Warehouse, number: int) -> None:
         elif isinstance(item, Cursor):
             package.advance(item)
     package.flush()
+
+
+# ---- a process that dies inside of dlt's own steps
+
+
+def die(*_: object, **__: object) -> None:
+    raise SystemExit("killed here")
+
+
+def working_dir(warehouse: Warehouse) -> Path:
+    [pipeline] = state_dir().glob(f"pipelines/{warehouse.target.key}/acme-acct1/landfall")
+    return pipeline
+
+
+def test_a_death_between_the_halves_of_normalizing_blocks_no_later_run(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dlt moves the package on and then deletes what it was made of: both are there now."""
+    commit = LoadStorage.commit_new_load_package
+
+    def and_die(storage: LoadStorage, load_id: str) -> None:
+        commit(storage, load_id)
+        die()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoadStorage, "commit_new_load_package", and_die)
+        with pytest.raises(SystemExit):
+            land(warehouse, 0)
+    for stage in ("normalize/extracted", "load/normalized"):
+        assert list((working_dir(warehouse) / stage).iterdir())
+    land(warehouse, 1)
+    landed = warehouse.execute(
+        "select external_id from events_staging.landed_objects order by external_id"
+    )
+    assert landed == [("w0",), ("w1",)]
+
+
+def test_a_death_while_extracting_leaves_no_payload_behind(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ExtractStorage, "commit_new_load_package", die)
+        with pytest.raises(SystemExit):
+            land(warehouse, 0)
+    left = list(working_dir(warehouse).glob("normalize/*/*/new_jobs/*.parquet"))
+    assert left
+    land(warehouse, 1)
+    assert not list(working_dir(warehouse).rglob("*.parquet"))
+    landed = warehouse.execute("select external_id from events_staging.landed_objects")
+    assert landed == [("w1",)]
 
 
 # ---- a clock that jumps back
