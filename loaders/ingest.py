@@ -130,7 +130,7 @@ class Ingestion:
             timeout_seconds=options.max_duration + HARD_TIMEOUT_MARGIN,
         )
         self.summary: RunSummary | None = None
-        self._batch_size = BatchSize(FIRST, "nothing is known")
+        self._batch_size = BatchSize(FIRST, "first packages of this connection")
         self._settled: list[str] = []
         self._failures: dict[str, SourceError] = {}
         self._warehouse = warehouse
@@ -177,8 +177,9 @@ class Ingestion:
         began = time.monotonic()
         usage = Usage()
         self.job.step = "extract"
-        source = self._open_source()
+        # First, as a source that does not open leaves what was learned as it is.
         self._batch_size = self._choose_batch_size(dry_run)
+        source = self._open_source()
         landing = self._new_landing(source, dry_run)
         tally = Tally()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import logging
+import os
 import random
 import re
 import threading
@@ -254,6 +255,8 @@ class DuckDBWarehouse(Warehouse):
                 " in its place; put it back and run again"
             )
         connection = self._connect_unlocked()
+        if self._file is None:
+            self._remove_spilled()
         self._file = self._found_file()
         for name, value in (self.target.settings.get("settings") or {}).items():
             connection.execute(f"set global {name} = '{value}'")
@@ -269,6 +272,16 @@ class DuckDBWarehouse(Warehouse):
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino
+
+    def _remove_spilled(self) -> None:
+        """Remove what killed processes have spilled: DuckDB does so when it spills again, and until
+        then payloads lie there. No other process has the file, so none of theirs is in use."""
+        own = f"duckdb_temp_{os.getpid()}_"
+        directory = self.target.path.with_name(f"{self.target.path.name}.tmp")
+        for path in directory.glob("duckdb_temp_*"):
+            if not path.name.startswith(own):
+                with contextlib.suppress(OSError):  # another user's; the run itself needs it not
+                    path.unlink()
 
     def _connect_unlocked(self) -> duckdb.DuckDBPyConnection:
         """A connection as soon as no other process has the file open."""

@@ -8,8 +8,8 @@ import pytest
 
 from loaders import batch_size
 from loaders.batch_size import CHEAP_SECONDS, FIRST, LARGEST, OVERTIME_SECONDS, SMALLEST, BatchSize
-from loaders.errors import LandingError
-from loaders.ingest import IngestOptions
+from loaders.errors import ConfigError, LandingError
+from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import Item, Observed
 from loaders.packages import PackageLoader
 from loaders.warehouse import Warehouse
@@ -51,8 +51,6 @@ def test_a_size_that_was_asked_for_stays() -> None:
 
 
 def run_widgets(warehouse: Warehouse, number: int, **options: Any) -> Run:
-    from loaders.ingest import Ingestion
-
     items: list[Item] = [
         Observed("widget", f'{{"id": "w{index}"}}', at(index)) for index in range(number)
     ]
@@ -120,3 +118,26 @@ def test_what_was_learned_is_read_from_either_warehouse(warehouse: Warehouse) ->
 
 def hang_up(*_: Any) -> None:
     raise ConnectionError("the warehouse hung up")
+
+
+def test_a_source_that_does_not_open_unlearns_nothing(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_size, "choose", lambda *_: BatchSize(400, "learned"))
+    run_widgets(warehouse, 1)
+    monkeypatch.undo()
+
+    def refuse() -> ScriptedSource:
+        raise ConfigError("acme: no key")
+
+    failed = run_ingestion(
+        Ingestion(
+            warehouse,
+            refuse,
+            source_system="acme",
+            connection_name="acct1",
+            options=IngestOptions(),
+        )
+    )
+    assert isinstance(failed.error, ConfigError)
+    assert batch_size.choose(warehouse, "acme", "acct1").size == 400

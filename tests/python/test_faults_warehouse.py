@@ -6,7 +6,9 @@ import datetime as dt
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +28,7 @@ from loaders.landing import Landing
 from loaders.runs import ORPHANED
 from loaders.sandbox import Sandbox
 from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from loaders.warehouse import Warehouse, open_warehouse
 
 from .conftest import (
     Project,
@@ -411,6 +413,39 @@ def test_a_death_while_extracting_leaves_no_payload_behind(
     assert not list(working_dir(warehouse).rglob("*.parquet"))
     landed = warehouse.execute("select external_id from events_staging.landed_objects")
     assert landed == [("w1",)]
+
+
+SPILLING = """
+import duckdb, os, pathlib, sys, threading, time
+path = pathlib.Path(sys.argv[1])
+
+def die_when_spilled():
+    while sum(file.stat().st_size for file in pathlib.Path(f"{path}.tmp").glob("*")) < 20e6:
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9)
+
+connection = duckdb.connect(path)
+connection.execute("set memory_limit = '60MB'; set threads = 1")
+threading.Thread(target=die_when_spilled).start()
+connection.execute(
+    "create temp table sorted as select 'canary' || repeat(md5(n::varchar), 10) as text"
+    " from range(10000000) as numbers (n) order by md5(n::varchar)"
+)
+"""
+
+
+@duckdb_only("DuckDB's own files")
+def test_what_a_killed_process_spilled_does_not_stay(warehouse: Warehouse) -> None:
+    path = warehouse.target.path
+    spilling = [sys.executable, "-c", SPILLING, str(path)]
+    assert subprocess.run(spilling, timeout=120, check=False).returncode == -signal.SIGKILL
+    directory = path.with_name(f"{path.name}.tmp")
+    spilled = list(directory.glob("duckdb_temp_*"))
+    assert any(b"canary" in file.read_bytes() for file in spilled)
+    own = directory / f"duckdb_temp_{os.getpid()}_0_storage_S32K-0.tmp"
+    own.touch()  # as dbt's connection in this process may have it
+    open_warehouse(warehouse.target).execute("select 1")
+    assert list(directory.glob("*")) == [own]
 
 
 # ---- a clock that jumps back
