@@ -30,6 +30,11 @@ CONNECTION_COLUMNS = (
     "mad_rows",
     "is_unusual",
     "open_dead_letters",
+    "is_idle",
+    "is_quiet",
+    "is_late",
+    "is_retired",
+    "last_rows_at",
 )
 RUN_COLUMNS = (
     "correlation_id",
@@ -43,6 +48,7 @@ RUN_COLUMNS = (
     "timeout_seconds",
     "is_ingestion",
     "is_sync",
+    "is_retry",
     "mode",
     "has_more",
     "inserted",

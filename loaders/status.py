@@ -81,7 +81,7 @@ def _tell_dead_processes(warehouse: Warehouse, found: Status) -> None:
         if connection["last_state"] == "running" and connection["last_correlation_id"] in gone:
             connection["last_state"] = "orphaned"
             connection["consecutive_failures"] += 1
-            if connection["state"] != "silent":
+            if connection["state"] != "silent" and not connection["is_retired"]:
                 connection["state"] = "failing"
                 connection["reason"] = "the last run's process is gone; it wrote no end row"
 
@@ -144,18 +144,18 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _duration(seconds: float) -> str:
-    """As macros/monitoring/duration_text.sql has it."""
+def duration(seconds: float) -> str:
+    """For a person, as macros/monitoring/duration_text.sql has it."""
     unit, name = next((each for each in _UNITS if seconds >= 2 * each[0]), _UNITS[-1])
     return f"{int(seconds / unit)} {name}"
 
 
 def _ago(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{_duration(max(seconds, 0.0))} ago"
+    return "never" if seconds is None else f"{duration(max(seconds, 0.0))} ago"
 
 
 def _every(seconds: float | None) -> str:
-    return "-" if seconds is None else f"every {_duration(seconds)}"
+    return "-" if seconds is None else f"every {duration(seconds)}"
 
 
 def _count(value: int | None) -> str:

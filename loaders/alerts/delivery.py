@@ -28,19 +28,23 @@ class Delivery:
 
     def claim(self) -> bool:
         """Whether it is ours to tell, and not told or being told. Raises WarehouseError."""
-        return incidents.claim(self.warehouse, self.incident, self.sender, dt.datetime.now(dt.UTC))
+        claimed = incidents.claim(
+            self.warehouse, self.incident, self.sender, dt.datetime.now(dt.UTC)
+        )
+        # Another may have told some of the channels since it was read.
+        self.incident = claimed or self.incident
+        return claimed is not None
 
     def send(self, seconds: float = SEND_SECONDS) -> None:
         """Send it to whoever has not got it."""
-        labels = self.incident.recipients(channel.label for channel in self.channels)
         message = messages.of_incident(self.incident, self.warehouse.target.name)
-        chosen = [channel for channel in self.channels if channel.label in labels]
-        self.outcome = send(chosen, message, seconds)
+        self.outcome = send(self.incident.recipients(self.channels), message, seconds)
         report(self.outcome, message.title)
 
     def record(self) -> None:
         """Store what became of it. Raises WarehouseError."""
-        delivered = [label for label, error in self.outcome.items() if error is None]
+        told = [label for label, error in self.outcome.items() if error is None]
+        delivered = [channel.mark for channel in self.channels if channel.label in told]
         incidents.record(
             self.warehouse,
             self.incident,

@@ -14,6 +14,7 @@ import logging
 import uuid
 from collections.abc import Iterable
 
+from loaders.alerts.channels import Channel
 from loaders.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ class Key:
     """What an incident is of: at most one of a key is open at a time."""
 
     source_system: str
+    connection_name: str | None
     job_name: str
-    """Of the connection's ingestion, or of the job that fails."""
+    """Of the connection's ingestion, or of the job that fails; of two connections it may be one."""
     kind: str
 
 
@@ -70,7 +72,7 @@ class Incident:
     @property
     def key(self) -> Key:
         """What it is of."""
-        return Key(self.source_system, self.job_name, self.kind)
+        return Key(self.source_system, self.connection_name, self.job_name, self.kind)
 
     @property
     def is_open(self) -> bool:
@@ -89,17 +91,19 @@ class Incident:
 
     @property
     def delivered(self) -> list[str]:
-        """Labels of the channels that have the message that is due."""
-        return _labels(self.told_to if self.is_open else self.recovery_told_to)
+        """Marks of the channels that have the message that is due."""
+        return _marks(self.told_to if self.is_open else self.recovery_told_to)
 
-    def recipients(self, labels: Iterable[str]) -> list[str]:
-        """Those of the configured channels that still have to be told: of the end, who knew."""
-        known = None if self.is_open else _labels(self.told_to)
-        return [
-            label
-            for label in labels
-            if label not in self.delivered and (known is None or label in known)
-        ]
+    def recipients(self, channels: Iterable[Channel]) -> list[Channel]:
+        """Those of the configured channels that still have to be told.
+
+        Of the end those that knew; all, when none of them is configured any more.
+        """
+        chosen = list(channels)
+        if not self.is_open:
+            knew = [each for each in chosen if each.is_among(_marks(self.told_to))]
+            chosen = knew or chosen
+        return [each for each in chosen if not each.is_among(self.delivered)]
 
 
 def read(warehouse: Warehouse, source_system: str | None = None) -> list[Incident]:
@@ -138,7 +142,6 @@ def open_incident(
     key: Key,
     known: Iterable[Incident],
     *,
-    connection_name: str | None,
     correlation_id: str | None,
     message: str,
     now: dt.datetime,
@@ -150,11 +153,13 @@ def open_incident(
     earlier = [incident for incident in known if incident.key == key]
     if any(incident.is_open for incident in earlier):
         return None
-    name = json.dumps([*dataclasses.astuple(key), len(earlier)])
+    # Not how many there were: whoever deletes old rows would have an id used again.
+    newest = max(earlier, key=lambda each: (each.opened_at, each.alert_id), default=None)
+    name = json.dumps([*dataclasses.astuple(key), newest and newest.alert_id])
     incident = Incident(
         str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
         key.source_system,
-        connection_name,
+        key.connection_name,
         key.job_name,
         key.kind,
         correlation_id,
@@ -181,8 +186,13 @@ def resolve(warehouse: Warehouse, incident: Incident, now: dt.datetime) -> Incid
     return dataclasses.replace(incident, resolved_at=now)
 
 
-def claim(warehouse: Warehouse, incident: Incident, sender: str, now: dt.datetime) -> bool:
-    """Whether this sender, and no other, is to tell what is due. Raises WarehouseError."""
+def claim(
+    warehouse: Warehouse, incident: Incident, sender: str, now: dt.datetime
+) -> Incident | None:
+    """The incident as it is now, when this sender, and no other, is to tell what is due.
+
+    Raises WarehouseError.
+    """
     due = (
         "resolved_at is null and told_at is null"
         if incident.is_open
@@ -194,12 +204,12 @@ def claim(warehouse: Warehouse, incident: Incident, sender: str, now: dt.datetim
         f" where alert_id = ? and {due} and (claimed_by is null or claimed_at < ?)",
         (sender, now, incident.alert_id, now - CLAIM_LASTS),
     )
-    return bool(
-        warehouse.execute(
-            f"select 1 from {_table(warehouse)} where alert_id = ? and claimed_by = ?",
-            (incident.alert_id, sender),
-        )
+    rows = warehouse.execute(
+        f"select {', '.join(COLUMNS)} from {_table(warehouse)}"
+        " where alert_id = ? and claimed_by = ?",
+        (incident.alert_id, sender),
     )
+    return next(iter(_incidents(rows)), None)
 
 
 def record(
@@ -210,7 +220,10 @@ def record(
     error: str | None,
     now: dt.datetime,
 ) -> None:
-    """Record who was told, and the error of those who were not. Raises WarehouseError."""
+    """Record the marks of who was told, and the error of those who were not.
+
+    Raises WarehouseError.
+    """
     which = "" if incident.is_open else "recovery_"
     told_to = ", ".join([*incident.delivered, *delivered])
     values: dict[str, str | dt.datetime] = {}
@@ -234,7 +247,7 @@ def _incidents(rows: Iterable[tuple[object, ...]]) -> Iterable[Incident]:
     return (Incident(*row) for row in rows)  # type: ignore[arg-type]
 
 
-def _labels(text: str | None) -> list[str]:
+def _marks(text: str | None) -> list[str]:
     return text.split(", ") if text else []
 
 

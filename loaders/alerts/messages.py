@@ -11,21 +11,24 @@ from loaders.alerts.incidents import Incident
 from loaders.config import SOURCES
 from loaders.errors import LandfallError, describe, redact
 from loaders.job import job_name_for
+from loaders.status import duration
 
 FAILING, LATE, SILENT = "failing", "late", "silent"
-DEAD_LETTERS, UNUSUAL_ROWS = "dead_letters", "unusual_rows"
+NO_ROWS, DEAD_LETTERS, UNUSUAL_ROWS = "no_rows", "dead_letters", "unusual_rows"
 KINDS: Mapping[str, str] = {
     FAILING: "fails",
     LATE: "is late",
     SILENT: "is silent",
+    NO_ROWS: "brings no rows",
     DEAD_LETTERS: "has dead letters",
     UNUSUAL_ROWS: "landed an unusual number of rows",
 }
 """What each kind of incident says of its connection or job."""
 _RECOVERIES: Mapping[str, str] = {
     FAILING: "a run completed",
-    LATE: "it is up to date again",
-    SILENT: "it runs and brings rows again",
+    LATE: "it is up to date again, or nobody expects it to run any more",
+    SILENT: "it runs again, or nobody expects it to any more",
+    NO_ROWS: "it brings rows again, or nobody expects it to run any more",
     DEAD_LETTERS: "no dead letter is open any more",
     UNUSUAL_ROWS: "the last run landed as many rows as usual",
 }
@@ -52,6 +55,11 @@ def of_connection(kind: str, row: Mapping[str, Any]) -> str:
     reason, again = row["reason"], f"{_RUN} {source} --connection {connection}"
     if kind == DEAD_LETTERS:
         reason = f"{row['open_dead_letters']} object(s) could not be stored"
+    elif kind == LATE and row["state"] != LATE:
+        reason = (
+            f"the last success was {duration(row['age_seconds'])} ago, expected every"
+            f" {duration(row['expected_interval_seconds'])}; {reason}"
+        )
     elif kind == UNUSUAL_ROWS:
         reason = (
             f"the last completed run landed {row['last_rows']} rows,"
@@ -61,6 +69,7 @@ def of_connection(kind: str, row: Mapping[str, Any]) -> str:
         FAILING: f"{_RUN} status, then {again}",
         LATE: f"see whether its schedule still runs, then {again}",
         SILENT: f"see whether its schedule still runs, then {again}",
+        NO_ROWS: f"{_RUN} verify {source} --connection {connection}",
         DEAD_LETTERS: f"{_RUN} dead-letters, then {_RUN} retry {source} --connection {connection}",
         UNUSUAL_ROWS: f"{_RUN} verify {source} --connection {connection}",
     }

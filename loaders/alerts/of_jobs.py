@@ -26,13 +26,21 @@ from loaders.alerts.delivery import Delivery, report
 from loaders.alerts.incidents import Incident, Key
 from loaders.config import SOURCES, Target
 from loaders.errors import Interrupted, LandfallError, WarehouseBusy, WarehouseError, describe
+from loaders.job import LeaseLost, job_name_for
 from loaders.warehouse import Warehouse, open_warehouse
 
 Result = TypeVar("Result")
+SYNC, RETRY, BACKFILL = "ingest", "retry", "backfill"
+"""What an ingestion is for. Their runs have one job name, and neither of the latter brings its
+connection up to date: a failure of theirs is an incident of its own, and ends no other."""
 WAREHOUSE_SECONDS = 30.0
 """What the warehouse may take to say who knows; BigQuery needs some seconds."""
 HURRIED_SECONDS = 3.0
 """The same, and for the services, after a signal: a SIGKILL may follow in ten seconds."""
+
+_GAVE_WAY = (WarehouseBusy, LeaseLost)
+_LONGEST_RUN = dt.timedelta(days=7)
+"""How far back the start of a run that has just ended is looked for."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +56,10 @@ class EndedJob:
     correlation_id: str
 
     @property
-    def key(self) -> Key:
-        """Of the incident that its failure is."""
-        return Key(self.source_system, self.job_name, messages.FAILING)
+    def is_ingestion(self) -> bool:
+        """Whether it was to bring objects of its connection."""
+        name = self.connection_name
+        return name is not None and self.job_name == job_name_for(self.source_system, name)
 
 
 def tell_failure(job: EndedJob, error: BaseException) -> None:
@@ -60,7 +69,7 @@ def tell_failure(job: EndedJob, error: BaseException) -> None:
     One that gave way to another run is no failure of its connection.
     """
     try:
-        if not isinstance(error, WarehouseBusy) and (channels := configured_channels()):
+        if not isinstance(error, _GAVE_WAY) and (channels := configured_channels()):
             text = messages.of_failure(error, job.correlation_id)
             most = HURRIED_SECONDS if isinstance(error, Interrupted) else math.inf
             _Teller(job, channels, most).failed(text)
@@ -113,18 +122,17 @@ class _Teller:
         _check_exists(self._warehouse)
         with self._warehouse.open():
             known = incidents.read(self._warehouse, self._job.source_system)
-            incident = next(
-                (each for each in known if each.key == self._job.key and each.is_open), None
-            )
+            purpose = self._purpose()
+            key = failure_of(self._job, purpose)
+            incident = next((each for each in known if each.key == key and each.is_open), None)
             if incident is None:
                 needed = failures_to_tell()
-                if needed > 1 and self._failures_in_a_row() < needed:
+                if needed > 1 and self._failures_in_a_row(purpose) < needed:
                     return []
                 incident = incidents.open_incident(
                     self._warehouse,
-                    self._job.key,
+                    key,
                     known,
-                    connection_name=self._job.connection_name,
                     correlation_id=self._job.correlation_id,
                     message=text,
                     now=dt.datetime.now(dt.UTC),
@@ -135,12 +143,16 @@ class _Teller:
         _check_exists(self._warehouse)
         now = dt.datetime.now(dt.UTC)
         with self._warehouse.open():
+            known = incidents.read(self._warehouse, self._job.source_system)
+            still_open = [incident for incident in known if incident.is_open]
+            if not still_open:
+                return []
+            key = failure_of(self._job, self._purpose())
             return self._claimed(
                 [
                     incidents.resolve(self._warehouse, incident, now)
-                    for incident in incidents.read(self._warehouse, self._job.source_system)
-                    if incident.is_open
-                    and is_ended_by(incident, self._job.source_system, self._job.job_name)
+                    for incident in still_open
+                    if is_ended_by(incident, key)
                 ]
             )
 
@@ -160,21 +172,55 @@ class _Teller:
             except (LandfallError, TimeoutError) as error:
                 logger.warning("alert: not recorded, so it may come again: %s", describe(error))
 
-    def _failures_in_a_row(self) -> int:
-        """Runs of the job that failed since one completed, this one at least.
+    def _purpose(self) -> str:
+        """SYNC, RETRY or BACKFILL, as the run's start has it; SYNC where that is not in the log."""
+        if not self._job.is_ingestion:
+            return SYNC
+        rows = self._warehouse.execute(
+            f"select {self._purpose_of_start()} from {self._warehouse.table('event_log')}"
+            " where event_type = 'job.started' and correlation_id = ? and created_at >= ?",
+            (self._job.correlation_id, dt.datetime.now(dt.UTC) - _LONGEST_RUN),
+        )
+        return str(rows[0][0]) if rows else SYNC
+
+    def _purpose_of_start(self) -> str:
+        """SQL: the purpose that the payload of a job.started tells."""
+        is_retry = self._warehouse.json_text("payload", "$.parameters.retry")
+        until = self._warehouse.json_text("payload", "$.parameters.until")
+        return (
+            f"case when {is_retry} = 'true' then '{RETRY}'"
+            f" when {until} is not null then '{BACKFILL}' else '{SYNC}' end"
+        )
+
+    def _failures_in_a_row(self, purpose: str) -> int:
+        """Runs of the job and purpose that failed since one completed, this one at least.
 
         One that gave way to another run tells nothing.
         """
         name = self._warehouse.json_text("payload", "$.job_name")
         error_type = self._warehouse.json_text("payload", "$.error_type")
         event_log = self._warehouse.table("event_log")
+        gave_way = ", ".join(f"'{each.__name__}'" for each in _GAVE_WAY)
         rows = self._warehouse.execute(
-            f"select count(distinct correlation_id) from {event_log}"
-            f" where event_type = 'job.failed' and {name} = ?"
-            f" and {error_type} <> '{WarehouseBusy.__name__}' and created_at > ("
-            f"select coalesce(max(created_at), cast('1970-01-01' as timestamp)) from {event_log}"
-            f" where event_type = 'job.completed' and {name} = ?)",
-            (self._job.job_name, self._job.job_name),
+            "with started as ("
+            f"select correlation_id from {event_log} where event_type = 'job.started'"
+            f" and source_system = ? and coalesce(connection_name, '') = ? and {name} = ?"
+            f" and {self._purpose_of_start()} = ?),"
+            " ended as ("
+            f"select correlation_id, event_type, created_at from {event_log}"
+            " where correlation_id in (select correlation_id from started)"
+            " and (event_type = 'job.completed'"
+            f" or event_type = 'job.failed' and {error_type} not in ({gave_way})))"
+            " select count(distinct correlation_id) from ended"
+            " where event_type = 'job.failed' and created_at > ("
+            "select coalesce(max(created_at), cast('1970-01-01' as timestamp)) from ended"
+            " where event_type = 'job.completed')",
+            (
+                self._job.source_system,
+                self._job.connection_name or "",
+                self._job.job_name,
+                purpose,
+            ),
         )
         return max(1, int(rows[0][0]))
 
@@ -182,15 +228,29 @@ class _Teller:
         return in_time(ask, self._warehouse_seconds)
 
 
-def is_ended_by(incident: Incident, source_system: str, job_name: str) -> bool:
-    """Whether a completed run of this job ends a failure.
+def failure_of(job: EndedJob, purpose: str) -> Key:
+    """What the run's failure is an incident of."""
+    name = job.job_name
+    if purpose != SYNC and job.connection_name is not None:
+        name = job_name_for(job.source_system, job.connection_name, purpose)
+    return Key(job.source_system, job.connection_name, name, messages.FAILING)
 
-    That of a run whose connection its configuration did not have ends with any run of the source.
+
+def is_ended_by(incident: Incident, completed: Key) -> bool:
+    """Whether a completed run ends a failure, given the key that its own failure would have.
+
+    That of a run whose connection its configuration did not have ends with a run of that
+    connection; with any run of the source when it was not to be of one connection.
     """
-    if incident.kind != messages.FAILING or incident.source_system != source_system:
-        return False
-    has_no_connection = incident.connection_name is None and source_system in SOURCES
-    return has_no_connection or incident.job_name == job_name
+    source = completed.source_system
+    if (
+        incident.source_system == source
+        and incident.connection_name is None
+        and source in SOURCES
+        and incident.kind == messages.FAILING
+    ):
+        return incident.job_name in (completed.job_name, job_name_for(source, "unknown"))
+    return incident.key == completed
 
 
 def in_time(ask: Callable[[], Result], seconds: float) -> Result:

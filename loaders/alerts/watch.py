@@ -12,8 +12,16 @@ from loaders.alerts import incidents, messages
 from loaders.alerts.channels import Channel, failures_to_tell
 from loaders.alerts.delivery import Delivery
 from loaders.alerts.incidents import Incident, Key
-from loaders.alerts.messages import DEAD_LETTERS, FAILING, LATE, SILENT, UNUSUAL_ROWS
-from loaders.alerts.of_jobs import is_ended_by
+from loaders.alerts.messages import (
+    DEAD_LETTERS,
+    FAILING,
+    LATE,
+    NO_ROWS,
+    SILENT,
+    UNUSUAL_ROWS,
+)
+from loaders.alerts.of_jobs import BACKFILL, RETRY, is_ended_by
+from loaders.dead_letters import open_letters
 from loaders.job import job_name_for
 from loaders.warehouse import Warehouse
 
@@ -60,8 +68,18 @@ def _update(warehouse: Warehouse) -> list[Incident]:
         completed = _completed_runs(warehouse)
         known = incidents.read(warehouse)
         conditions = {condition.key: condition for row in rows for condition in _conditions(row)}
+        by_connection = {(row["source_system"], row["connection_name"]): row for row in rows}
         for incident in known:
-            if incident.is_open and _is_over(incident, conditions, rows, completed):
+            if not incident.is_open or incident.key in conditions:
+                continue
+            row = by_connection.get((incident.source_system, incident.connection_name))
+            if incident.kind == FAILING:
+                is_over = _has_run_again(incident, completed)
+            elif row is None:
+                is_over = _is_settled(warehouse, incident)
+            else:
+                is_over = _is_over(incident, row)
+            if is_over:
                 incidents.resolve(warehouse, incident, now)
         known = incidents.read(warehouse)
         for key, condition in conditions.items():
@@ -69,7 +87,6 @@ def _update(warehouse: Warehouse) -> list[Incident]:
                 warehouse,
                 key,
                 known,
-                connection_name=condition.row["connection_name"],
                 correlation_id=condition.row["last_correlation_id"],
                 message=messages.of_connection(key.kind, condition.row),
                 now=now,
@@ -78,48 +95,65 @@ def _update(warehouse: Warehouse) -> list[Incident]:
 
 
 def _conditions(row: Mapping[str, Any]) -> Iterator[Condition]:
+    # `ok` all the same is one that nobody expects to run any more.
+    fails = row["state"] != "ok" and row["consecutive_failures"] >= failures_to_tell()
+    hides_late = row["state"] == FAILING and not fails
     kinds = {
-        LATE: row["state"] == LATE,
-        SILENT: row["state"] == SILENT,
-        # `ok` all the same is one that nobody expects to run any more.
-        FAILING: row["state"] != "ok" and row["consecutive_failures"] >= failures_to_tell(),
+        LATE: row["state"] == LATE or (hides_late and row["is_late"]),
+        SILENT: row["is_idle"],
+        NO_ROWS: row["is_quiet"] and not row["is_idle"],
+        FAILING: fails,
         DEAD_LETTERS: row["open_dead_letters"] > 0,
         UNUSUAL_ROWS: row["is_unusual"],
     }
     for kind, holds in kinds.items():
         if holds:
-            yield Condition(Key(*_job_of(row), kind), row)
+            source, connection = row["source_system"], row["connection_name"]
+            yield Condition(Key(source, connection, job_name_for(source, connection), kind), row)
 
 
-def _is_over(
-    incident: Incident,
-    conditions: Mapping[Key, Condition],
-    rows: Sequence[Mapping[str, Any]],
-    completed: Sequence[tuple[str, str, dt.datetime]],
-) -> bool:
-    if incident.key in conditions:
-        return False
-    if incident.kind == FAILING:
-        return any(
-            is_ended_by(incident, source_system, job_name) and ended_at > incident.opened_at
-            for source_system, job_name, ended_at in completed
-        )
-    if incident.kind in (LATE, SILENT):
-        # A worse state hides it, and a failed run does not end it.
-        of = (incident.source_system, incident.job_name)
-        return all(row["state"] == "ok" for row in rows if _job_of(row) == of)
-    return True
-
-
-def _job_of(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Source and job name of a connection's ingestion."""
-    return row["source_system"], job_name_for(row["source_system"], row["connection_name"])
-
-
-def _completed_runs(warehouse: Warehouse) -> list[tuple[str, str, dt.datetime]]:
-    """Source, job name and end of the last completed run of each job."""
-    rows = warehouse.execute(
-        f"select source_system, job_name, max(ended_at) from {warehouse.table('job_runs')}"
-        " where state = 'completed' group by source_system, job_name"
+def _has_run_again(incident: Incident, completed: Mapping[Key, dt.datetime]) -> bool:
+    return any(
+        is_ended_by(incident, key) and ended_at > incident.opened_at
+        for key, ended_at in completed.items()
     )
-    return [(source_system, job_name, ended_at) for source_system, job_name, ended_at in rows]
+
+
+def _is_settled(warehouse: Warehouse, incident: Incident) -> bool:
+    """Whether one is over of a connection that the view does not know any more.
+
+    That its runs have left the period tells nothing of it; its letters are there all the same.
+    """
+    connection = (incident.source_system, incident.connection_name)
+    return incident.kind == DEAD_LETTERS and not open_letters(warehouse, *connection, limit=1)
+
+
+def _is_over(incident: Incident, row: Mapping[str, Any]) -> bool:
+    """Whether what does not hold any more is over: something has happened, not only time gone by.
+
+    The view judges by the runs of a period, and what they told is lost as they leave it.
+    """
+    if incident.kind == DEAD_LETTERS or row["is_retired"]:
+        return True
+    of_rows = incident.kind == NO_ROWS
+    happened_at = row["last_rows_at"] if of_rows else row["last_success_at"]
+    if happened_at is None or happened_at <= incident.opened_at:
+        return False
+    # A worse state hides the former, and a failed run does not end them.
+    return incident.kind not in (LATE, SILENT) or row["state"] == "ok"
+
+
+def _completed_runs(warehouse: Warehouse) -> dict[Key, dt.datetime]:
+    """When the last completed run of each job ended, by the key that its failure would have."""
+    rows = warehouse.execute(
+        "select source_system, connection_name, job_name, is_ingestion and not is_sync,"
+        f" is_retry, max(ended_at) from {warehouse.table('job_runs')}"
+        " where state = 'completed' group by 1, 2, 3, 4, 5"
+    )
+    completed = {}
+    for source, connection, job_name, is_partial, is_retry, ended_at in rows:
+        name = job_name
+        if is_partial:
+            name = job_name_for(source, connection, RETRY if is_retry else BACKFILL)
+        completed[Key(source, connection, name, FAILING)] = ended_at
+    return completed

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from loaders import monitoring, transform
+from loaders import monitoring, status, transform
 from loaders.alerts import channels, incidents, messages, of_jobs, watch
+from loaders.alerts.delivery import Delivery
 from loaders.checks import Report
 from loaders.config import PROJECT_DIR
 from loaders.errors import ConfigError, LandfallError, SourceError, WarehouseBusy, redact
 from loaders.event_log import log_event
-from loaders.job import Job, job_name_for, run_supervised
+from loaders.job import Job, LeaseLost, job_name_for, run_supervised
 from loaders.sandbox import Sandbox
 from loaders.warehouse import Warehouse
 
@@ -103,14 +104,16 @@ def run_job(
     error: Exception | None = None,
     *,
     what: str = "ingest",
-    connection: str | None = "acct1",
+    connection: str = "acct1",
+    parameters: dict[str, Any] | None = None,
 ) -> LandfallError | None:
     """One supervised run that does nothing, or fails; the error that it raised."""
     job = Job(
         warehouse,
-        job_name=job_name_for("gmail", "acct1", what),
+        job_name=job_name_for("gmail", connection, what),
         source_system="gmail",
         connection_name=connection,
+        parameters=parameters,
     )
 
     def work() -> None:
@@ -128,8 +131,17 @@ def run_job(
     return None
 
 
+RETRY = {"retry": True}
+BACKFILL = {"retry": False, "until": "2020-01-01T00:00:00+00:00"}
+
+
 def rows(warehouse: Warehouse) -> list[incidents.Incident]:
     return incidents.read(warehouse)
+
+
+def marks() -> list[str]:
+    """The configured channels, as told_to has them."""
+    return [channel.mark for channel in channels.configured_channels()]
 
 
 # ---- the end of a job
@@ -151,13 +163,13 @@ def test_a_failing_job_tells_once_and_once_that_it_works_again(
     assert lines.keys() == {"error", "run", "next", "since", "warehouse"}
     assert lines["error"] == "SourceError: gmail: acct1: the API answers 500; run again later"
     assert lines["run"] == incident.correlation_id
-    assert (incident.told_to, incident.delivery_error) == ("1 json", None)
+    assert (incident.told_to, incident.delivery_error) == (marks()[0], None)
 
     assert run_job(warehouse) is None
     assert receiver.titles[1:] == ["gmail.acct1 fails: over"]
     assert receiver.posts[1]["type"] == "success"
     [incident] = rows(warehouse)
-    assert incident.recovery_told_to == "1 json"
+    assert incident.recovery_told_to == marks()[0]
     assert not incident.is_pending
 
 
@@ -174,13 +186,20 @@ def test_each_incident_of_a_job_is_told_once(warehouse: Warehouse, receiver: Rec
 @on_both_targets
 def test_the_watchers_own_statement_runs(warehouse: Warehouse) -> None:
     """The rest of its SQL is that of the end of a job, and of connection_health."""
-    warehouse.execute(
-        f"create table {warehouse.table('job_runs')} as select 'gmail' as source_system,"
-        " 'gmail_ingest_acct1' as job_name, 'completed' as state, current_timestamp as ended_at"
-    )
-    [(source_system, job_name, ended_at)] = watch._completed_runs(warehouse)
-    assert (source_system, job_name) == ("gmail", "gmail_ingest_acct1")
-    assert ended_at.tzinfo is not None
+    runs = [
+        f"select 'gmail' as source_system, 'acct1' as connection_name,"
+        f" 'gmail_ingest_acct1' as job_name, 'completed' as state, {is_sync} as is_sync,"
+        f" true as is_ingestion, {is_retry} as is_retry, current_timestamp as ended_at"
+        for is_sync, is_retry in (("true", "false"), ("false", "true"), ("false", "false"))
+    ]
+    runs.append(runs[0].replace("ingest", "verify").replace("true", "false"))
+    warehouse.execute(f"create table {warehouse.table('job_runs')} as {' union all '.join(runs)}")
+    completed = watch._completed_runs(warehouse)
+    assert sorted(key.job_name for key in completed) == [
+        f"gmail_{what}_acct1" for what in ("backfill", "ingest", "retry", "verify")
+    ]
+    assert {key.connection_name for key in completed} == {"acct1"}
+    assert all(ended_at.tzinfo is not None for ended_at in completed.values())
 
 
 def test_nothing_is_kept_or_sent_when_no_url_is_configured(warehouse: Warehouse) -> None:
@@ -192,6 +211,7 @@ def test_a_run_that_gave_way_to_another_is_no_failure(
     warehouse: Warehouse, receiver: Receiver
 ) -> None:
     run_job(warehouse, WarehouseBusy("gmail: connection 'acct1' is being run"))
+    run_job(warehouse, LeaseLost("gmail_ingest_acct1: a later run took it for dead"))
     assert receiver.posts == []
 
 
@@ -203,14 +223,103 @@ def test_jobs_of_a_connection_are_told_apart(warehouse: Warehouse, receiver: Rec
     assert receiver.titles[1:] == ["gmail_verify_acct1 fails: over"]
 
 
-def test_a_run_without_its_connection_ends_with_any_run_of_the_source(
-    warehouse: Warehouse, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+def test_connections_whose_jobs_have_one_name_are_told_apart(
+    monitored: Warehouse, receiver: Receiver
+) -> None:
+    run_job(monitored, DOWN, connection="a-b")
+    run_job(monitored, connection="a_b")
+    assert told(monitored, receiver) == []
+    run_job(monitored, DOWN, connection="a_b")
+    assert receiver.titles == ["gmail.a-b fails", "gmail.a_b fails"]
+    run_job(monitored, connection="a-b")
+    assert receiver.titles[2:] == ["gmail.a-b fails: over"]
+
+
+@on_both_targets
+def test_only_a_sync_begins_and_ends_the_failure_of_its_connection(
+    warehouse: Warehouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALERTS__AFTER_FAILURES", "2")
+    run_job(warehouse, DOWN, parameters=RETRY)
+    run_job(warehouse, DOWN)
+    run_job(warehouse, parameters=RETRY)
+    assert receiver.posts == []
+    run_job(warehouse, DOWN)  # the second sync
+    run_job(warehouse, parameters=RETRY)
+    run_job(warehouse, parameters=BACKFILL)
+    assert receiver.titles == ["gmail.acct1 fails"]
+    run_job(warehouse)
+    assert receiver.titles[1:] == ["gmail.acct1 fails: over"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [(RETRY, "gmail_retry_acct1"), (BACKFILL, "gmail_backfill_acct1")],
+    ids=["retry", "backfill"],
+)
+def test_a_run_that_is_no_sync_is_told_on_its_own(
+    monitored: Warehouse, receiver: Receiver, parameters: dict[str, Any], name: str
+) -> None:
+    other = RETRY if parameters is BACKFILL else BACKFILL
+    for _ in range(2):
+        run_job(monitored, DOWN, parameters=parameters)
+        run_job(monitored)
+        run_job(monitored, parameters=other)
+        assert told(monitored, receiver) == []
+    assert receiver.titles == [f"{name} fails"]
+    # It completes where nobody is told; the watcher sees it.
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.delenv("ALERTS__URLS")
+        run_job(monitored, parameters=parameters)
+    assert told(monitored, receiver) == [f"{name} fails: over"]
+
+
+def test_a_run_without_its_connection_ends_with_a_run_of_that(
+    monitored: Warehouse, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
         assert run_main(capsys, "gmail", "--connection", "nowhere")[0] == 2
+        run_job(monitored)
+        assert told(monitored, receiver) == []
     assert receiver.titles == ["gmail_ingest_nowhere fails"]
-    run_job(warehouse)
+    run_job(monitored, connection="nowhere")
     assert receiver.titles[1:] == ["gmail_ingest_nowhere fails: over"]
+
+
+def test_a_run_of_no_one_connection_ends_with_any_run_of_the_source(
+    warehouse: Warehouse, receiver: Receiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        names = ("--connection", "nowhere", "--connection", "elsewhere")
+        assert run_main(capsys, "gmail", *names)[0] == 2
+    assert receiver.titles == ["gmail_ingest_unknown fails"]
+    run_job(warehouse)
+    assert receiver.titles[1:] == ["gmail_ingest_unknown fails: over"]
+
+
+def test_an_incident_is_told_after_rows_of_earlier_ones_were_deleted(
+    warehouse: Warehouse, receiver: Receiver
+) -> None:
+    for _ in range(3):
+        run_job(warehouse, DOWN)
+        run_job(warehouse)
+    del receiver.posts[:]
+    oldest = rows(warehouse)[0].alert_id
+    warehouse.execute(f"delete from {warehouse.table('alerts')} where alert_id = ?", (oldest,))
+    run_job(warehouse, DOWN)
+    assert receiver.titles == ["gmail.acct1 fails"]
+    assert len({each.alert_id for each in rows(warehouse)}) == 3
+
+
+def test_two_who_see_the_same_open_one_incident(warehouse: Warehouse, receiver: Receiver) -> None:
+    run_job(warehouse, DOWN)
+    run_job(warehouse)
+    known, key = rows(warehouse), rows(warehouse)[0].key
+    for _ in range(2):
+        incidents.open_incident(
+            warehouse, key, known, correlation_id=None, message="m", now=dt.datetime.now(dt.UTC)
+        )
+    assert [each.is_open for each in rows(warehouse)] == [False, True]
 
 
 def test_neither_secrets_nor_content_are_told(
@@ -281,7 +390,7 @@ def test_only_who_was_not_told_is_told_again(
     other.status = 503
     run_job(warehouse, DOWN)
     [incident] = rows(warehouse)
-    assert (incident.told_to, incident.told_at) == ("1 json", None)
+    assert (incident.told_to, incident.told_at) == (marks()[0], None)
     assert incident.delivery_error == "2 json: the service answered 503"
     # The end is told to whoever knew of the beginning.
     other.status = 200
@@ -295,6 +404,67 @@ def test_only_who_was_not_told_is_told_again(
     run_job(warehouse, DOWN)  # the next failed run tells who has not been told
     assert other.titles == ["gmail.acct1 fails"]
     assert len(receiver.posts) == 3
+    other.close()
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["moved", "replaced"])
+def test_who_is_to_know_of_the_end_is_known_by_the_url(
+    warehouse: Warehouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    run_job(warehouse, DOWN)
+    [incident] = rows(warehouse)
+    assert TOKEN not in str(incident.told_to)
+    other = Receiver()
+    urls = [other.url(), *([receiver.url()] if is_kept else [])]
+    monkeypatch.setenv("ALERTS__URLS", json.dumps(urls))
+    run_job(warehouse)
+    over = ["gmail.acct1 fails: over"]
+    assert (receiver.titles[1:], other.titles) == ((over, []) if is_kept else ([], over))
+    other.close()
+
+
+def test_who_was_told_by_an_earlier_release_is_known_by_place_and_scheme(
+    warehouse: Warehouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(warehouse, DOWN)
+    warehouse.execute(f"update {warehouse.table('alerts')} set told_to = '1 json'")
+    other = Receiver()
+    monkeypatch.setenv("ALERTS__URLS", json.dumps([receiver.url(), other.url()]))
+    run_job(warehouse)
+    assert (receiver.titles[1:], other.titles) == (["gmail.acct1 fails: over"], [])
+    other.close()
+
+
+def test_the_mark_of_a_channel_does_not_tell_its_password() -> None:
+    first, second, third = (
+        channels.Channel("1 mailtos", f"mailtos://{user}@example.com?to=a@example.com").mark
+        for user in ("me:one-password", "me:another", "you:one-password")
+    )
+    assert first == second != third
+
+
+def test_two_tellers_at_once_tell_each_channel_once(
+    warehouse: Warehouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have looked; the first reaches one service of two, then the second claims."""
+    other = Receiver()
+    other.status = 500
+    monkeypatch.setenv("ALERTS__URLS", json.dumps([receiver.url(), other.url()]))
+    key = incidents.Key("gmail", "acct1", "gmail_ingest_acct1", messages.FAILING)
+    seen = incidents.open_incident(
+        warehouse, key, [], correlation_id=None, message="m", now=dt.datetime.now(dt.UTC)
+    )
+    assert seen is not None
+    for status_code in (500, 200):
+        other.status = status_code
+        delivery = Delivery(warehouse, seen, channels.configured_channels())
+        assert delivery.claim()
+        delivery.send()
+        delivery.record()
+    assert (len(receiver.posts), len(other.posts)) == (1, 1)
+    [incident] = rows(warehouse)
+    assert incident.told_to == ", ".join(marks())
+    assert incident.told_at is not None
     other.close()
 
 
@@ -411,9 +581,9 @@ def test_a_sender_that_dies_is_followed_by_another(
     warehouse: Warehouse, receiver: Receiver
 ) -> None:
     now = dt.datetime.now(dt.UTC)
-    key = incidents.Key("gmail", "gmail_ingest_acct1", messages.FAILING)
+    key = incidents.Key("gmail", "acct1", "gmail_ingest_acct1", messages.FAILING)
     incident = incidents.open_incident(
-        warehouse, key, [], connection_name="acct1", correlation_id=None, message="m", now=now
+        warehouse, key, [], correlation_id=None, message="m", now=now
     )
     assert incident is not None
     assert incidents.claim(warehouse, incident, "first", now)
@@ -484,6 +654,19 @@ def hourly(warehouse: Warehouse, first: int, last: int, **run: Any) -> None:
             log_run(warehouse, dt.timedelta(hours=hours), **run)
 
 
+def add_dead_letter(warehouse: Warehouse) -> None:
+    warehouse.execute(
+        "insert into events_staging.dead_letters by name select 'letter-1' as dead_letter_id,"
+        " 'gmail' as source_system, 'acct1' as connection_name, 'message' as object_type,"
+        f" 'm1' as external_id, 'too deep' as reason, '{SUBJECT}' as payload, 1 as attempts,"
+        " 'run-1' as correlation_id, now() as created_at, 'load-1' as _dlt_load_id"
+    )
+    warehouse.execute(
+        "insert into events_staging._dlt_loads by name"
+        " select 'load-1' as load_id, 0 as status, now() as inserted_at"
+    )
+
+
 def told(warehouse: Warehouse, receiver: Receiver) -> list[str]:
     """The titles that one more `run.py alert` sends."""
     before = len(receiver.posts)
@@ -512,6 +695,107 @@ def test_a_connection_that_is_late_then_silent_then_runs_again(
         "gmail.acct1 is silent: over",
     ]
     assert told(monitored, receiver) == []
+
+
+def shift(warehouse: Warehouse, days: float) -> None:
+    """Let so many days go by."""
+    with warehouse.open():
+        for table, columns in (
+            ("events.event_log", ("created_at",)),
+            ("events.alerts", ("opened_at", "told_at")),
+        ):
+            settings = ", ".join(
+                f"{name} = {name} - interval {round(days * 24)} hours" for name in columns
+            )
+            warehouse.execute(f"update {table} set {settings}")
+
+
+def state(warehouse: Warehouse) -> str | None:
+    """Of the only connection; None when the view has none."""
+    connections = status.read(warehouse, 1).connections
+    return str(connections[0]["state"]) if connections else None
+
+
+def test_a_dead_connection_never_recovers_by_the_time_that_goes_by(
+    monitored: Warehouse, receiver: Receiver
+) -> None:
+    with monitored.open():
+        for day in range(12, 0, -1):
+            log_run(monitored, dt.timedelta(days=day))
+        add_dead_letter(monitored)
+    shift(monitored, 6)
+    assert told(monitored, receiver) == ["gmail.acct1 has dead letters", "gmail.acct1 is silent"]
+    seen = []
+    for days in (77, 4, 1.5, 5):  # 12 runs in monitoring_days, then 3, 1 and none
+        shift(monitored, days)
+        seen.append(state(monitored))
+        assert told(monitored, receiver) == []
+    assert seen == ["silent", "silent", "silent", None]
+    # What is settled meanwhile is over also of a connection that has left the view.
+    monitored.execute("update events_staging.dead_letters set dropped_at = now()")
+    assert told(monitored, receiver) == ["gmail.acct1 has dead letters: over"]
+    log_run(monitored, dt.timedelta(minutes=5))
+    assert told(monitored, receiver) == ["gmail.acct1 is silent: over"]
+
+
+def test_an_unusual_run_is_over_with_another_and_not_with_time(
+    monitored: Warehouse, receiver: Receiver
+) -> None:
+    with monitored.open():
+        for day in range(13, 0, -1):
+            log_run(monitored, dt.timedelta(days=day), inserted=20)
+        log_run(monitored, dt.timedelta(hours=1), inserted=4000)
+    assert told(monitored, receiver) == ["gmail.acct1 landed an unusual number of rows"]
+    shift(monitored, 80)  # fewer than ten are left to compare with
+    assert told(monitored, receiver) == ["gmail.acct1 is silent"]
+    log_run(monitored, dt.timedelta(minutes=1), inserted=20)
+    assert told(monitored, receiver) == [
+        "gmail.acct1 is silent: over",
+        "gmail.acct1 landed an unusual number of rows: over",
+    ]
+
+
+def test_a_connection_that_brings_no_rows_is_over_when_some_come(
+    monitored: Warehouse, receiver: Receiver
+) -> None:
+    with monitored.open():
+        for day in range(40, 0, -1):
+            log_run(monitored, dt.timedelta(days=day), inserted=1 if day > 20 else 0)
+    assert state(monitored) == "silent"
+    assert told(monitored, receiver) == ["gmail.acct1 brings no rows"]
+    assert told(monitored, receiver) == []
+    shift(monitored, 75)  # the last rows leave the view, runs without go on
+    with monitored.open():
+        for day in range(75, 0, -1):
+            log_run(monitored, dt.timedelta(days=day), inserted=0)
+    assert told(monitored, receiver) == []
+    log_run(monitored, dt.timedelta(minutes=5), inserted=3)
+    assert told(monitored, receiver) == ["gmail.acct1 brings no rows: over"]
+
+
+@pytest.mark.parametrize("kind", [messages.LATE, messages.SILENT, messages.NO_ROWS])
+def test_what_nobody_expects_to_run_any_more_is_over(kind: str) -> None:
+    opened_at = dt.datetime.now(dt.UTC)
+    incident = incidents.Incident(
+        "id", "gmail", "acct1", "gmail_ingest_acct1", kind, None, "m", opened_at
+    )
+    row = {"state": "ok", "last_success_at": opened_at, "last_rows_at": None}
+    assert watch._is_over(incident, {**row, "is_retired": True})
+    assert not watch._is_over(incident, {**row, "is_retired": False})
+
+
+def test_a_failing_connection_is_told_of_as_late_while_its_failures_are_too_few(
+    monitored: Warehouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALERTS__AFTER_FAILURES", "3")
+    hourly(monitored, 14, 5)
+    hourly(monitored, 4, 3, error_message="gmail: 500")
+    assert state(monitored) == "failing"
+    assert told(monitored, receiver) == ["gmail.acct1 is late"]
+    assert "the last success was 4 h ago" in receiver.posts[0]["message"]
+    assert told(monitored, receiver) == []
+    log_run(monitored, dt.timedelta(minutes=10), "gmail: 500")
+    assert told(monitored, receiver) == ["gmail.acct1 fails"]
 
 
 def test_what_the_runner_told_is_not_told_by_the_watcher(
@@ -544,16 +828,7 @@ def test_dead_letters_and_an_unusual_number_of_rows(
     hourly(monitored, 13, 2, inserted=20)
     log_run(monitored, dt.timedelta(hours=1), inserted=4000)
     with monitored.open():
-        monitored.execute(
-            "insert into events_staging.dead_letters by name select 'letter-1' as dead_letter_id,"
-            " 'gmail' as source_system, 'acct1' as connection_name, 'message' as object_type,"
-            f" 'm1' as external_id, 'too deep' as reason, '{SUBJECT}' as payload, 1 as attempts,"
-            " 'run-1' as correlation_id, now() as created_at, 'load-1' as _dlt_load_id"
-        )
-        monitored.execute(
-            "insert into events_staging._dlt_loads by name"
-            " select 'load-1' as load_id, 0 as status, now() as inserted_at"
-        )
+        add_dead_letter(monitored)
     assert told(monitored, receiver) == [
         "gmail.acct1 has dead letters",
         "gmail.acct1 landed an unusual number of rows",
@@ -594,7 +869,7 @@ def test_two_watchers_between_each_others_steps_send_one_message(
     both = [watch._update(monitored), watch._update(monitored)]
     assert [len(found) for found in both] == [1, 1]
     claims = [
-        incidents.claim(monitored, found[0], sender, dt.datetime.now(dt.UTC))
+        incidents.claim(monitored, found[0], sender, dt.datetime.now(dt.UTC)) is not None
         for found, sender in zip(both, "ab", strict=True)
     ]
     assert claims == [True, False]

@@ -194,6 +194,7 @@ def test_a_run_is_one_row_with_all_that_its_events_tell(monitored: Warehouse, lo
         "timeout_seconds": 3600.0,
         "is_ingestion": True,
         "is_sync": True,
+        "is_retry": False,
         "mode": "incremental",
         "has_more": False,
         **{"inserted": 5, "updated": 2, "unchanged": 1, "deleted": 3, "undeleted": 4},
@@ -334,6 +335,7 @@ def test_each_connection_has_the_worst_state_that_holds(monitored: Warehouse, lo
     log.run("retried", 30.0, "WarehouseError", started={"job_name": "acme_erase_me"})
     log.completed("gave way", HOURLY)
     log.run("gave way", 60.0, "WarehouseBusy")
+    log.run("gave way", 50.0, "LeaseLost")
     # Until done, every hour: what follows a bounded run follows no schedule.
     for ago in HOURLY:
         for step in range(3):
@@ -357,6 +359,28 @@ def test_each_connection_has_the_worst_state_that_holds(monitored: Warehouse, lo
         "retried": ("late", "the last success was 2 h ago, expected every 60 min"),
         "gave way": ("ok", "the last run completed"),
         "bounded": ("ok", "the last run completed"),
+    }
+
+
+def test_a_connection_does_not_become_ok_as_its_runs_leave_the_period(
+    monitored: Warehouse, log: Log
+) -> None:
+    for left in (12, 4, 2, 1):
+        log.completed(f"{left} left", [(90 + 0.5 - number) * DAY for number in range(left, 0, -1)])
+    log.run("only failed", 80 * DAY, "SourceError")
+    log.completed("sandbox", [89 * DAY])
+    # Less often than five times in the period, and still at it.
+    log.completed("monthly", [85 * DAY, 55 * DAY, 25 * DAY])
+    log.write(monitored)
+    unknown = "; tell how often to expect one, or never (expected_intervals)"
+    assert health(monitored) == {
+        "12 left": ("silent", "no run for 78 days, expected every 24 h"),
+        "4 left": ("silent", f"no run for 86 days{unknown}"),
+        "2 left": ("silent", f"no run for 88 days{unknown}"),
+        "1 left": ("silent", f"no run for 89 days{unknown}"),
+        "only failed": ("silent", f"no run for 80 days{unknown}; the last run failed"),
+        "sandbox": ("ok", "the last run completed; how often to expect one is not known"),
+        "monthly": ("ok", "the last run completed; how often to expect one is not known"),
     }
 
 
@@ -453,6 +477,9 @@ def test_what_is_configured_counts_before_what_was_seen(
     log.completed("daily", HOURLY)
     log.completed("strict", [ago + 3 * HOUR for ago in HOURLY])
     log.run("given up", HOUR, "SourceError")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    log.run("given up", 60.0, started={"host": host_identity(), "pid": gone.pid})
     log.completed("sandbox", [2.5 * HOUR])
     log.write(monitored)
     configured = (
@@ -469,6 +496,17 @@ def test_what_is_configured_counts_before_what_was_seen(
     found = health(monitored)
     assert {name: found[name] for name in expected} == expected
     assert found.keys() == expected.keys()
+    # Nor is it failing because the process of its last run is gone.
+    seen = {each["connection_name"]: each for each in status.read(monitored, 1).connections}
+    assert (seen["given up"]["state"], seen["given up"]["last_state"]) == ("ok", "orphaned")
+    holding = ("is_idle", "is_quiet", "is_late", "is_retired")
+    assert {name: [flag for flag in holding if each[flag]] for name, each in seen.items()} == {
+        "daily": [],
+        "strict": ["is_idle", "is_late"],
+        "given up": ["is_retired"],
+        "sandbox": ["is_late"],
+        "o'neil": ["is_idle"],
+    }
 
 
 @pytest.mark.slow

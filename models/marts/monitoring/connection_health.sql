@@ -22,7 +22,9 @@ syncs as (
         case when state = 'orphaned' then 'failed' else state end as outcome,
         coalesce(inserted, 0) + coalesce(updated, 0) as changed_rows
     from job_runs
-    where is_sync and coalesce(error_type, '') != 'WarehouseBusy'
+    where
+        is_sync
+        and coalesce(error_type, '') not in ('WarehouseBusy', 'LeaseLost')
 ),
 
 -- outcome_age: 1 is the newest of its outcome.
@@ -126,6 +128,8 @@ connections as (
         min(case when state = 'completed' and changed_rows > 0 then started_at end)
             as first_rows_at,
         max(case when state = 'completed' and changed_rows > 0 then started_at end)
+            as last_rows_started_at,
+        max(case when state = 'completed' and changed_rows > 0 then ended_at end)
             as last_rows_at,
         max(quiet_seconds) as longest_quiet_seconds
     from deviations
@@ -157,6 +161,7 @@ expected as (
         connections.mad_rows,
         connections.compared_runs,
         connections.first_rows_at,
+        connections.last_rows_started_at,
         connections.last_rows_at,
         connections.longest_quiet_seconds,
         configured.source_system is not null
@@ -172,7 +177,7 @@ expected as (
         {{ seconds_between('connections.last_run_at', timestamp_now()) }}
             as idle_seconds,
         {{ seconds_between(
-            'connections.last_rows_at', 'connections.last_completed_started_at'
+            'connections.last_rows_started_at', 'connections.last_completed_started_at'
         ) }} as quiet_seconds
     from connections
     full outer join configured
@@ -192,6 +197,14 @@ judged as (
             false
         ) as is_unusual,
         last_run_at is null as has_no_run,
+        -- As its runs leave the period, too few are left to tell how often it ran.
+        coalesce(
+            last_state != 'running'
+            and connection_name != 'sandbox'
+            and idle_seconds > {{ var('monitoring_days') }} * 43200
+            and expected_interval_seconds is null,
+            false
+        ) as is_long_idle,
         coalesce(
             last_state != 'running'
             and idle_seconds > 5 * expected_interval_seconds,
@@ -200,7 +213,8 @@ judged as (
         -- A week of runs that brought rows tells nights and weekends from an end.
         coalesce(
             connection_name != 'sandbox'
-            and {{ seconds_between('first_rows_at', 'last_rows_at') }} >= 7 * 86400
+            and {{ seconds_between('first_rows_at', 'last_rows_started_at') }}
+            >= 7 * 86400
             and quiet_seconds > 86400
             and quiet_seconds > 3 * longest_quiet_seconds,
             false
@@ -215,7 +229,7 @@ stated as (
         *,
         case
             when is_retired then 'ok'
-            when has_no_run or is_idle or is_quiet then 'silent'
+            when has_no_run or is_idle or is_long_idle or is_quiet then 'silent'
             when consecutive_failures > 0 then 'failing'
             when is_late then 'late'
             else 'ok'
@@ -242,6 +256,17 @@ final as (
                     {{ duration_text('stated.idle_seconds') }},
                     ', expected every ',
                     {{ duration_text('stated.expected_interval_seconds') }},
+                    case
+                        when stated.consecutive_failures > 0
+                            then '; the last run failed'
+                        else ''
+                    end
+                )
+            when stated.is_long_idle
+                then concat(
+                    'no run for ',
+                    {{ duration_text('stated.idle_seconds') }},
+                    '; tell how often to expect one, or never (expected_intervals)',
                     case
                         when stated.consecutive_failures > 0
                             then '; the last run failed'
@@ -306,7 +331,13 @@ final as (
         stated.median_rows,
         stated.mad_rows,
         stated.is_unusual,
-        coalesce(open_dead_letters.letters, 0) as open_dead_letters
+        coalesce(open_dead_letters.letters, 0) as open_dead_letters,
+        not stated.is_retired
+        and (stated.has_no_run or stated.is_idle or stated.is_long_idle) as is_idle,
+        not stated.is_retired and stated.is_quiet as is_quiet,
+        not stated.is_retired and stated.is_late as is_late,
+        stated.is_retired,
+        stated.last_rows_at
     from stated
     left join open_dead_letters
         on

@@ -57,8 +57,9 @@ typed as (
         connection_name is not null
         and strpos({{ json_text('started', '$.job_name') }}, '_ingest_') > 0
             as is_ingestion,
-        coalesce({{ json_text('started', '$.parameters.retry') }}, 'false') != 'true'
-        and {{ json_text('started', '$.parameters.until') }} is null as is_unbounded,
+        coalesce({{ json_text('started', '$.parameters.retry') }}, 'false') = 'true'
+            as reads_dead_letters,
+        {{ json_text('started', '$.parameters.until') }} is null as is_unbounded,
         {{ json_integer('ingestion', '$.records_extracted') }} as records_extracted,
         {{ json_integer('ingestion', '$.new_dead_letters') }} as dead_letters,
         {{ json_integer('ingestion', '$.bytes') }} as bytes,
@@ -110,7 +111,8 @@ stated as (
         case when is_closed_as_orphaned then 'Orphaned' else real_error_type end
             as error_type,
         is_closed_as_orphaned or real_retryable as is_retryable,
-        is_ingestion and is_unbounded as is_sync
+        is_ingestion and is_unbounded and not reads_dead_letters as is_sync,
+        is_ingestion and reads_dead_letters as is_retry
     from typed
 ),
 
@@ -127,6 +129,7 @@ final as (
         timeout_seconds,
         is_ingestion,
         is_sync,
+        is_retry,
         mode,
         has_more,
         inserted,
