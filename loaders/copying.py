@@ -36,6 +36,7 @@ PACKAGE_BYTES = 64 * 1024 * 1024
 RANGE_KEYS = 50_000
 """Missing keys held at a time: the rows between the first and the last are one query."""
 TIMEOUT_SECONDS = 6 * 3600.0
+_DELETED_AT_ONCE = 2_000
 
 _ARROW_TYPES = {
     "string": pa.string(),
@@ -73,6 +74,7 @@ class WarehouseCopy:
         self.results: list[TableCopy] = []
         self._erased = Erased()
         self._erased_letters: set[str] = set()
+        self._verifications: set[str] = set()
         self.job = Job(
             target,
             job_name="copy",
@@ -104,7 +106,8 @@ class WarehouseCopy:
 
     def _check_at_rest(self) -> None:
         _check_drained(self._source)
-        _check_no_open_run(self._source, self._target.target.name, None)
+        # Their events come with a later copy, when they have ended: here nobody would end them.
+        self._verifications = _check_no_open_run(self._source, self._target.target.name, None)
         # What a run merges while it is copied could be inserted twice.
         _check_no_open_run(self._target, self._target.target.name, self.job.correlation_id)
 
@@ -114,6 +117,7 @@ class WarehouseCopy:
         self.job.step = "land"
         if not table.is_landing:
             self._create_temporary(table)
+            self._delete_erased(table)
         # Closed at once when a package fails: a stream holds its warehouse open.
         with contextlib.closing(self._missing_rows(table, result)) as rows:
             self._land(table, rows)
@@ -145,20 +149,45 @@ class WarehouseCopy:
         if erased:
             self._erased_letters = {letter_id for letter_id, *of in letters if erased.covers(*of)}
 
-    def _without_erased(self, table: CopiedTable, rows: Iterable[Row]) -> Iterator[Row]:
+    def _is_erased(self, table: CopiedTable, row: Row) -> bool:
+        if table.name == "raw_objects":
+            return self._erased.covers(*split(row[0]))
+        return table.name == "dead_letters" and row[0] in self._erased_letters
+
+    def _delete_erased(self, table: CopiedTable) -> None:
+        """Of the rows that a killed copy left to wait, delete what was erased since."""
+        if not self._erased or table.name != "raw_objects":
+            return
+        [key], temporary = table.key, sql.temporary(self._target, table)
+        waiting = self._target.stream(f"select {key} from {temporary}")
+        erased = [row[0] for row in waiting if self._is_erased(table, row)]
+        for start in range(0, len(erased), _DELETED_AT_ONCE):
+            some = erased[start : start + _DELETED_AT_ONCE]
+            self._target.execute(
+                f"delete from {temporary} where {key} in ({', '.join('?' * len(some))})", some
+            )
+
+    def _source_rows(self, table: CopiedTable, columns: Sequence[str] = ()) -> Iterator[Row]:
+        """The source's keys, and columns of them, in order; without what is not copied."""
+        is_log = table.name == "event_log"
+        rows = sorted_rows(
+            self._source,
+            sql.keyed(self._source, table),
+            table.key,
+            [*columns, "correlation_id"] if is_log else columns,
+        )
         for row in rows:
-            is_object = table.name == "raw_objects" and self._erased.covers(*split(row[0]))
-            if not is_object and not (
-                table.name == "dead_letters" and row[0] in self._erased_letters
-            ):
+            if is_log and row[-1] not in self._verifications:
+                yield row[:-1]
+            elif not is_log and not self._is_erased(table, row):
                 yield row
 
     def _missing_keys(self, table: CopiedTable, result: TableCopy) -> Iterator[Row]:
         """Keys that are neither stored in the target nor wait in its temporary table."""
         width = len(table.key)
-        source = sorted_rows(self._source, sql.keyed(self._source, table), table.key)
+        source = self._source_rows(table)
         held = sorted_rows(self._target, sql.held(self._target, table), table.key, ["is_stored"])
-        for key, found in matched(self._without_erased(table, source), held, width):
+        for key, found in matched(source, held, width):
             result.rows += 1
             result.already_there += any(is_stored for *_, is_stored in found)
             if not found:
@@ -185,8 +214,7 @@ class WarehouseCopy:
         Raises LandingError. A package that a killed copy left is dropped: its rows count as
         missing as long as it is not complete.
         """
-        directory = state_dir() / "pipelines" / self._target.target.key / "landfall-copy"
-        pipeline = open_pipeline(self._target, "landfall_copy", directory)
+        pipeline = _open_pipeline(self._target)
         if pipeline.has_pending_data:
             drop_pending(pipeline)
         schema = _arrow_schema(self._documented_of(table))
@@ -228,13 +256,10 @@ class WarehouseCopy:
     def _verify(self, table: CopiedTable, result: TableCopy) -> None:
         """Raises CheckFailed when the target does not hold the source's rows."""
         columns = (*table.compared, *table.groups)
-        source, target = (
-            sorted_rows(warehouse, sql.keyed(warehouse, table), table.key, columns)
-            for warehouse in (self._source, self._target)
-        )
+        source = self._source_rows(table, columns)
+        target = sorted_rows(self._target, sql.keyed(self._target, table), table.key, columns)
         grouped_from = len(table.key) + len(table.compared) if table.groups else None
-        wanted = self._without_erased(table, source)
-        comparison = compare(wanted, target, len(table.key), grouped_from)
+        comparison = compare(source, target, len(table.key), grouped_from)
         if not comparison.is_equal:
             raise CheckFailed(self._mismatch(table, comparison))
         result.is_verified = True
@@ -272,6 +297,26 @@ class WarehouseCopy:
                 for result in self.results
             },
         }
+
+
+def discard_interrupted(target: Warehouse) -> None:
+    """Drop what a killed copy into a warehouse left to wait, on this machine's disk too.
+
+    The next copy reads it again. Raises WarehouseError.
+    """
+    if _directory(target).exists():
+        drop_pending(_open_pipeline(target))
+    for table in TABLES:
+        if not table.is_landing:
+            target.execute(f"drop table if exists {sql.temporary(target, table)}")
+
+
+def _directory(target: Warehouse) -> Path:
+    return state_dir() / "pipelines" / target.target.key / "landfall-copy"
+
+
+def _open_pipeline(target: Warehouse) -> Any:
+    return open_pipeline(target, "landfall_copy", _directory(target))
 
 
 def _check_places(source: Warehouse, target: Warehouse) -> None:
@@ -316,15 +361,18 @@ def _check_drained(source: Warehouse) -> None:
         )
 
 
-def _check_no_open_run(warehouse: Warehouse, into: str, own: str | None) -> None:
+def _check_no_open_run(warehouse: Warehouse, into: str, own: str | None) -> set[str]:
+    """Raise WarehouseBusy when a run is open; the ids of those that are and write no data."""
     now = dt.datetime.now(dt.UTC)
     running = [
         run
         for run in open_runs(warehouse, now)
         if run.correlation_id != own and not run.is_orphaned(now)
     ]
-    if running:
-        raise WarehouseBusy(_running(running[0], warehouse.target.name, into))
+    for run in running:
+        if run.takes_lease:
+            raise WarehouseBusy(_running(run, warehouse.target.name, into))
+    return {run.correlation_id for run in running}
 
 
 def _running(run: OpenRun, target: str, into: str) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 from loaders import transform
 from loaders.conditions import check_condition
 from loaders.copied_tables import is_complete
+from loaders.copying import discard_interrupted
 from loaders.erased import key_hash
 from loaders.errors import CheckFailed, UsageError, WarehouseError, describe
-from loaders.idem_keys import OWNERS, idem_key, key_prefix, type_and_id
+from loaders.idem_keys import OWNERS, idem_key, key_prefix, owner_key, split, type_and_id
 from loaders.job import Job, job_name_for
 from loaders.packages import PackageLoader
 from loaders.warehouse import Warehouse
@@ -55,7 +56,8 @@ class Erasure:
     """One erasure, as a logged job that holds the lease of its connection.
 
     Parts go with their objects: attachments with their message, lines with their invoice.
-    `counts` are the rows that went, by table, and the new blocks.
+    `counts` are the rows that went, by table, and the new blocks. `parts_alone`, which the preview
+    finds, are types of parts of which some go while their owners stay, which may hold the same.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Erasure:
         selection.check(warehouse)
         source, connection = selection.source_system, selection.connection_name
         self.counts: dict[str, int] = {}
+        self.parts_alone: list[str] = []
         self.job = Job(
             warehouse,
             job_name=job_name_for(source, connection, "erase"),
@@ -87,6 +90,7 @@ class Erasure:
         """
         self._also_blocked = self._selected()
         try:
+            self.parts_alone = self._find_parts_alone()
             return self._delete(only_count=True)
         except WarehouseError as error:
             if self._selection.condition is None:
@@ -108,6 +112,7 @@ class Erasure:
             with self._warehouse.open():
                 self.job.step = "merge"
                 self._block()
+                discard_interrupted(self._warehouse)
                 self._delete_all()
             self.job.step = "end"
             self.job.complete(
@@ -125,7 +130,6 @@ class Erasure:
     # ---- blocks
 
     def _block(self) -> None:
-        before = self._count("erasures", "true", ())
         for key in self._selection.keys:
             object_type, _ = type_and_id(key, *self._connection)
             block = (key_hash(key), object_type)
@@ -142,7 +146,9 @@ class Erasure:
                     ),
                     (*self._connection, object_type, owner_prefix),
                 )
-        self.counts["blocks"] = self._count("erasures", "true", ()) - before
+        self.counts["blocks"] = self._count(
+            "erasures", "correlation_id = ?", (self.job.correlation_id,)
+        )
 
     def _insert_blocks(self, objects: str, parameters: Sequence[Any]) -> None:
         """Set blocks for what a query gives (key_hash, object_type), each once."""
@@ -197,7 +203,11 @@ class Erasure:
         for _ in range(_ATTEMPTS):
             for table, count in self._delete().items():
                 self.counts[table] = self.counts.get(table, 0) + count
-            left = self._count("raw_objects", f"{_OF_CONNECTION} and {self._is_blocked()}")
+            left = sum(
+                self._count(*blocked)
+                for blocked in self._blocked_rows()
+                if blocked[0] == "raw_objects"
+            )
             if not left:
                 return
         raise CheckFailed(
@@ -246,6 +256,23 @@ class Erasure:
                     f"{of_type} and not {is_blocked} and {owner_is_blocked}",
                     (*parameters, parts[object_type]),
                 )
+
+    def _find_parts_alone(self) -> list[str]:
+        named = {
+            type_and_id(key, *self._connection)[0]
+            for key in self._selection.keys
+            if (owner := owner_key(*split(key))) and owner not in self._selection.keys
+        }
+        alone = (
+            f"{_OF_CONNECTION} and object_type = ? and {self._is_blocked()}"
+            f" and not {self._owner_is_blocked()}"
+        )
+        return [
+            object_type
+            for object_type, prefix in self._part_types()
+            if object_type in named
+            or self._count("raw_objects", alone, (*self._connection, object_type, prefix))
+        ]
 
     # ---- SQL
 

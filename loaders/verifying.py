@@ -183,9 +183,10 @@ def _excuse_erased(inventory: Inventory, stored: Stored) -> None:
     """What was erased is missing on purpose."""
     if erased := stored.erased():
         missing = inventory.differing(MISSING)
-        for object_type, external_id in missing:
-            if erased.covers(*stored.connection, object_type, external_id):
-                inventory.excuse(object_type, [external_id], ERASED)
+        for object_type in {object_type for object_type, _ in missing}:
+            ids = [external_id for of_type, external_id in missing if of_type == object_type]
+            gone = (key for key in ids if erased.covers(*stored.connection, object_type, key))
+            inventory.excuse(object_type, gone, ERASED)
 
 
 def _altered(stored: Stored, source: Source) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 from loaders.commands.parsers import add_command, warehouse_of
 from loaders.config import SOURCES, configure_dlt
 from loaders.errors import UsageError
+from loaders.idem_keys import OWNERS
 
 
 def add(commands: Any) -> None:
@@ -76,6 +77,9 @@ def _erase(options: argparse.Namespace) -> int:
     if not transform.has_tables(warehouse):
         raise UsageError(f"erase: {warehouse.target.shown} holds no warehouse yet")
     found = work.preview()
+    for part in work.parts_alone if isinstance(work, Erasure) else ():
+        owner = OWNERS[options.source, part]
+        print(f"note: {part}: its {owner} stays, and may hold the same; name it to erase both")
     if options.dry_run:
         _print("would change", found)
         print("dry run: nothing was written")

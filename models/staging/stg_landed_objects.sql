@@ -9,18 +9,12 @@ complete_loads as (
     where status = 0
 ),
 
-erasures as (
-    select distinct key_hash from {{ source('erasure', 'erasures') }}
-),
-
 complete as (
     select landed_objects.*
     from landed_objects
     inner join complete_loads on landed_objects._dlt_load_id = complete_loads.load_id
-    left join erasures
-        on {{ sha256_hex('landed_objects.idem_key') }} = erasures.key_hash
     -- what was erased is not stored again
-    where erasures.key_hash is null
+    where not {{ is_erased('landed_objects.idem_key') }}
 ),
 
 -- One sort serves every window: newest state first. A tombstone carries no payload, so

@@ -364,6 +364,29 @@ def test_an_open_run_on_either_side_is_refused(
     copy_all(source, target)
 
 
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_verification_on_either_side_hinders_no_copy(
+    source: Warehouse, target: Warehouse, side: str
+) -> None:
+    """It writes no data; its events are copied when it has ended, both of them."""
+    job = Job(
+        {"source": source, "target": target}[side],
+        job_name="acme_verify_acct1",
+        source_system="acme",
+        connection_name="acct1",
+        takes_lease=False,
+    )
+    job.start()
+    copy_all(source, target)
+    of_job = "select event_type from events.event_log where correlation_id = ? order by created_at"
+    found = target.execute(of_job, (job.correlation_id,))
+    assert found == ([] if side == "source" else [("job.started",)])
+    job.complete({})
+    copy_all(source, target)
+    found = target.execute(of_job, (job.correlation_id,))
+    assert found == [("job.started",), ("job.completed",)]
+
+
 def test_the_command_prints_a_table_and_says_what_is_wrong(
     source: Warehouse, target: Warehouse, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -398,3 +421,40 @@ def test_what_was_erased_on_either_side_is_not_copied(source: Warehouse, target:
     assert Stored(target, "acme", "acct1").dead("message") == {"bad1"}
     assert count(target, "events.erasures") == 3
     assert results(copy_all(source, target))["raw_objects"][1] == 0
+
+
+@pytest.mark.parametrize("kill_at", [("merge.before", 3)], ids=["raw_objects"], indirect=True)
+@pytest.mark.parametrize("sides", ["source", "target", "source target"])
+def test_what_was_erased_since_a_killed_copy_is_not_taken_over(
+    source: Warehouse, target: Warehouse, kill_at: None, sides: str
+) -> None:
+    with pytest.raises(Killed):
+        copy_all(source, target)
+    crashpoints.install(None)
+    assert count(target, "events_staging.copied_raw_objects") == OBJECTS + 1
+    for side in sides.split():
+        warehouse = {"source": source, "target": target}[side]
+        Erasure(warehouse, Selection("acme", "acct1", ("acme:acct1:message:m2",))).run()
+    if "target" in sides:
+        assert not [table for table in target.columns() if table.startswith("copied_")]
+    copy = copy_all(source, target)
+    assert set(stored(target)) == set(stored(source)) - {"m2"}
+    assert results(copy)["raw_objects"] == (OBJECTS, OBJECTS, 0, True)
+
+
+@pytest.mark.parametrize("kill_at", [("land.normalized", 2)], indirect=True)
+def test_an_erasure_drops_the_package_that_a_killed_copy_left(
+    source: Warehouse, target: Warehouse, project: Project, kill_at: None
+) -> None:
+    with pytest.raises(Killed):
+        copy_all(source, target)
+    crashpoints.install(None)
+
+    def packages_left() -> list[Path]:
+        return list(project.state_dir.glob("pipelines/*/landfall-copy/**/*.parquet"))
+
+    assert packages_left()
+    Erasure(target, Selection("acme", "acct1", ("acme:acct1:message:m2",))).run()
+    assert packages_left() == []
+    copy_all(source, target)
+    assert set(stored(target)) == set(stored(source)) - {"m2"}

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from loaders import retention, transform
 from loaders.conditions import check_condition
+from loaders.config import PROJECT_DIR
 from loaders.erased import Erased, key_hash
 from loaders.erasing import Erasure, Selection
 from loaders.errors import CheckFailed, ConfigError, UsageError, WarehouseBusy
+from loaders.idem_keys import OWNERS, idem_key, owner_key
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import Deleted, Item, Observed, Unfetched
 from loaders.job import Job
@@ -21,8 +26,10 @@ from loaders.retention import Retention
 from loaders.sandbox import Sandbox
 from loaders.upsert import upsert_objects
 from loaders.warehouse import Warehouse
+from tests.peers.gate import Gate
 
 from .conftest import (
+    EMULATOR,
     Project,
     assert_accounted,
     at,
@@ -120,11 +127,7 @@ def test_what_was_landed_before_is_not_merged_and_leaves_the_queue(filled: Wareh
     landing.observe(widget("b", 20, "newer"))
     landing.flush()
     landing.close()
-    filled.execute(
-        "insert into events.erasures (key_hash, source_system, connection_name, object_type,"
-        " erased_at, correlation_id) select ?, 'acme', 'acct1', 'widget', current_timestamp, 'r'",
-        (key_hash(key("a")),),
-    )
+    insert_block(filled, *ACME, "widget", key("a"))
     result = transform.build(filled.target, "r3", ["--exclude", "assert_erasures"])
     assert result.error is None
     assert count(filled, "events_staging.landed_objects") == 0
@@ -161,6 +164,106 @@ def test_a_condition_erases_the_rows_that_it_names_and_no_others(filled: Warehou
 GMAIL = ("gmail", "me")
 
 
+def land(warehouse: Warehouse, *items: Observed, letters: Sequence[tuple[str, str]] = ()) -> None:
+    """Land objects and dead letters of a connection that knows of no block, and merge nothing."""
+    landing = Landing(
+        warehouse,
+        source_system=GMAIL[0],
+        connection_name=GMAIL[1],
+        correlation_id="r",
+        idem_key_of=lambda item, _: idem_key(*GMAIL, item.object_type, item.external_id or ""),
+    )
+    for item in items:
+        landing.observe(item)
+    for object_type, external_id in letters:
+        landing.set_aside(object_type, external_id, "refused", CANARY)
+    landing.flush()
+    landing.close()
+
+
+def of_gmail(object_type: str, external_id: str, seconds: float) -> Observed:
+    return Observed(object_type, json.dumps({"id": external_id}), at(seconds), external_id)
+
+
+@on_both_targets
+@pytest.mark.slow
+def test_parts_and_letters_that_another_machine_lands_late_go_with_the_build(
+    core_build: None, warehouse: Warehouse
+) -> None:
+    """Its package was pending when the message was erased, and its parts were not stored yet."""
+    land(warehouse, of_gmail("attachment", "m1:held", 1))
+    assert transform.build(warehouse.target, "r1").error is None
+    insert_block(warehouse, *GMAIL, "message", "gmail:me:message:m1")
+    land(
+        warehouse,
+        *(of_gmail("message", name, 10) for name in ("m1", "m2")),
+        *(of_gmail("attachment", name, 10) for name in ("m1:0", "m1:", "m2:0")),
+        letters=[("message", "m1"), ("attachment", "m1:1"), ("attachment", "m2:1")],
+    )
+    result = transform.build(warehouse.target, "r2", ["--exclude", "assert_erasures"])
+    assert result.error is None
+    assert count(warehouse, "events_staging.landed_objects") == 0
+    assert set(stored(warehouse)) == {"m1:held", "m2", "m2:0"}
+    letters = warehouse.execute("select external_id from events_staging.dead_letters")
+    assert letters == [("m2:1",)]
+    # What was stored before the block is none of the merge's: the acceptance test finds it.
+    result = transform.build(warehouse.target, "r3", ["--select", "assert_erasures"])
+    assert isinstance(result.error, CheckFailed)
+    Erasure(warehouse, Selection(*GMAIL)).run()
+    assert set(stored(warehouse)) == {"m2", "m2:0"}
+    result = transform.build(warehouse.target, "r4", ["--select", "assert_erasures"])
+    assert result.error is None
+
+
+OWNERS_IN_SQL = """
+{{ tojson(part_types()) }}
+{%- for key in fromjson(env_var('LANDFALL_TEST_TEXTS')) %}
+{{ owner_key(text_literal(key)) }}
+{%- endfor %}
+"""
+
+
+@on_both_targets
+@pytest.mark.slow
+def test_the_merge_knows_the_owners_that_the_loaders_know(
+    warehouse: Warehouse,
+    project: Project,
+    target_type: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """On DuckDB by running it, for BigQuery in GoogleSQL's own evaluator."""
+    ids = ("o1:p1", "o1:p:2", "o1:line\nend", "o1", ":p1")
+    keys = [
+        idem_key(source, "a.b-c_1", object_type, external_id)
+        for source in ("gmail", "stripe", "acme")
+        for object_type in ("attachment", "message", "invoice_line", "invoice")
+        for external_id in ids
+    ]
+    monkeypatch.setenv("LANDFALL_TEST_TEXTS", json.dumps(keys))
+    result = project.run_dbt("compile", "--inline", OWNERS_IN_SQL)
+    [compiled] = [each.node.compiled_code for each in result.result.results]
+    owners, *expressions = [line for line in compiled.splitlines() if line.strip()]
+    assert json.loads(owners) == [[*part, owner] for part, owner in OWNERS.items()]
+    if target_type == EMULATOR:
+        gate: Gate = request.getfixturevalue("gate")
+        found = [gate.analyzer.evaluate(expression) for expression in expressions]
+    else:
+        [row] = warehouse.execute(f"select {', '.join(expressions)}")
+        found = list(row)
+    assert found == [owner_key(*key.split(":", 3)) or key for key in keys]
+
+
+def insert_block(
+    warehouse: Warehouse, source: str, connection: str, object_type: str, key: str
+) -> None:
+    warehouse.execute(
+        "insert into events.erasures (key_hash, source_system, connection_name, object_type,"
+        " erased_at, correlation_id) select ?, ?, ?, ?, current_timestamp, 'r'",
+        (key_hash(key), source, connection, object_type),
+    )
+
+
 def put_objects(warehouse: Warehouse, *keys: str) -> None:
     for each in keys:
         source, connection, object_type, external_id = each.split(":", 3)
@@ -185,6 +288,69 @@ def test_parts_go_with_their_objects_and_stay_away(warehouse: Warehouse) -> None
     assert erased.covers(*GMAIL, "attachment", "m1:7")
     assert not erased.covers(*GMAIL, "attachment", "m2:0")
     assert not erased.covers(*GMAIL, "label", "m1:7")
+
+
+def test_blocks_of_others_are_not_counted(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a connection that is erased at the same time."""
+    insert_blocks = Erasure._insert_blocks
+
+    def beside_another(erasure: Erasure, *arguments: object) -> None:
+        insert_block(warehouse, *ACME, "widget", key(str(count(warehouse, "events.erasures"))))
+        insert_blocks(erasure, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Erasure, "_insert_blocks", beside_another)
+    erasure = Erasure(warehouse, Selection(*GMAIL, ("gmail:me:message:m1",)))
+    erasure.run()
+    assert erasure.counts["blocks"] == 1
+    assert count(warehouse, "events.erasures") > 1
+
+
+def test_a_part_that_a_merge_brings_meanwhile_goes_too(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_objects(warehouse, "gmail:me:message:m1", "gmail:me:message:m2")
+    delete, late = Erasure._delete, ["gmail:me:attachment:m1:0"]
+
+    def before_a_merge(erasure: Erasure) -> dict[str, int]:
+        counts = delete(erasure)
+        put_objects(warehouse, *late)
+        late.clear()
+        return counts
+
+    monkeypatch.setattr(Erasure, "_delete", before_a_merge)
+    erasure = Erasure(warehouse, Selection(*GMAIL, ("gmail:me:message:m1",)))
+    erasure.run()
+    assert erasure.counts["raw_objects"] == 2
+    assert set(stored(warehouse)) == {"m2"}
+
+
+def sql_of_duties(after: str) -> str:
+    """The first statement that docs/duties.md shows for DuckDB after some words."""
+    text = (PROJECT_DIR / "docs" / "duties.md").read_text()
+    found = re.search(re.escape(after) + r".*?```sql\n-- DuckDB\n(.*?);\n", text, re.DOTALL)
+    assert found, after
+    return found.group(1)
+
+
+def test_blocks_saved_beside_a_backup_erase_again_after_its_restore(
+    warehouse: Warehouse, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put_objects(warehouse, *(f"gmail:me:message:{name}" for name in ("m0", "m1", "m2")))
+    Erasure(warehouse, Selection(*GMAIL, ("gmail:me:message:m0",))).run()
+    shutil.copy(project.duckdb_path, "backup.duckdb")
+    Erasure(warehouse, Selection(*GMAIL, ("gmail:me:message:m1",))).run()
+    warehouse.execute(sql_of_duties("Save the blocks"))
+    shutil.copy("backup.duckdb", project.duckdb_path)
+    restored = project.open_warehouse()
+    assert set(stored(restored)) == {"m1", "m2"}
+    for _ in range(2):
+        restored.execute(sql_of_duties("Bring them back"))
+    assert count(restored, "events.erasures") == 2
+    Erasure(restored, Selection(*GMAIL)).run()
+    assert set(stored(restored)) == {"m2"}
 
 
 def test_an_erasure_says_so_in_the_log_without_the_keys_and_takes_the_lease(
@@ -337,3 +503,29 @@ def test_the_command_counts_before_it_erases(
     assert code == 0
     assert "blocks 1" in out
     assert set(stored(warehouse)) == {"m1"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_alone"),
+    [
+        (("--object", "gmail:me:attachment:m1:0"), True),
+        (("--object", "gmail:me:attachment:m9:0"), True),
+        (("--where", "external_id = 'm1:0'"), True),
+        (("--object", "gmail:me:message:m1"), False),
+        (("--object", "gmail:me:attachment:m1:0", "gmail:me:message:m1"), False),
+        (("--where", "external_id like 'm1%'"), False),
+    ],
+)
+def test_a_part_that_goes_alone_is_said_to_be_in_its_owner_still(
+    warehouse: Warehouse,
+    capsys: pytest.CaptureFixture[str],
+    chosen: tuple[str, ...],
+    is_alone: bool,
+) -> None:
+    put_objects(warehouse, "gmail:me:message:m1", "gmail:me:attachment:m1:0")
+    for more in (("--dry-run",), ()):
+        code, out, _ = run_main(
+            capsys, "erase", "--source", "gmail", "--connection", "me", *chosen, *more
+        )
+        assert code == 0
+        assert ("note: attachment: its message stays" in out) == is_alone

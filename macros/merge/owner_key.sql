@@ -1,0 +1,12 @@
+{# The idem_key of the object that a part belongs to, from the part's; any other key as it
+   is. From the key alone: whoever reads all of raw_objects reads no more columns for it. #}
+{% macro owner_key(key) -%}
+    {%- set literal = adapter.dispatch('raw_text_literal', 'landfall') -%}
+    {%- set found = namespace(key=key) -%}
+    {%- for source, part, owner in part_types() -%}
+        {%- set pattern = literal('(?s)^(' ~ source ~ ':[^:]+):' ~ part ~ ':([^:]+):.*$') -%}
+        {%- set owned = literal('\\1:' ~ owner ~ ':\\2') -%}
+        {%- set found.key = 'regexp_replace(' ~ [found.key, pattern, owned] | join(', ') ~ ')' -%}
+    {%- endfor -%}
+    {{ return(found.key) }}
+{%- endmacro %}
