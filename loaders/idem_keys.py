@@ -64,8 +64,8 @@ def owner_key(
 ) -> str | None:
     """The idem_key of the object that a part belongs to; None for what is no part."""
     owner_type = OWNERS.get((source_system, object_type))
-    owner_id, _, part = external_id.partition(":")
-    if owner_type is None or not owner_id or not part:
+    owner_id, colon, _ = external_id.partition(":")  # the part's own id may be empty, as Gmail's is
+    if owner_type is None or not owner_id or not colon:
         return None
     return idem_key(source_system, connection_name, owner_type, owner_id)
 

@@ -233,7 +233,7 @@ def test_the_merge_knows_the_owners_that_the_loaders_know(
     request: pytest.FixtureRequest,
 ) -> None:
     """On DuckDB by running it, for BigQuery in GoogleSQL's own evaluator."""
-    ids = ("o1:p1", "o1:p:2", "o1:line\nend", "o1", ":p1")
+    ids = ("o1:p1", "o1:p:2", "o1:line\nend", "o1:", "o1", ":p1")
     keys = [
         idem_key(source, "a.b-c_1", object_type, external_id)
         for source in ("gmail", "stripe", "acme")
