@@ -1,9 +1,10 @@
 """Dead letters: what could not be stored, until it is.
 
 A letter is settled when raw_objects holds a later state of its object, when a newer letter is
-about the same object, when a retry has dealt with it, or when an operator has dropped it. Only
-letters of complete loads count: a package that was refused has left its own behind, and landed
-them again.
+about the same object, when a retry has dealt with it, or when an operator has dropped it. So
+`created_at` is when its object was observed, by the clock that orders states, not when the letter
+was written. Only letters of complete loads count: a package that was refused has left its own
+behind, and landed them again.
 """
 
 from __future__ import annotations
@@ -117,17 +118,25 @@ def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
 
 
 def drop(warehouse: Warehouse, letter: DeadLetter, reason: str, *, keep_payload: bool) -> None:
-    """Give a letter up: it stays in the table, and is settled. Raises UsageError."""
+    """Give a letter up: it stays in the table, and is settled. Raises UsageError.
+
+    Without `keep_payload` its text goes, and that of older letters about the same object.
+    """
     if letter.dropped_at is not None:
         raise UsageError(
             f"dead-letters: {letter.dead_letter_id} was dropped already, at"
             f" {letter.dropped_at:%Y-%m-%d %H:%M} UTC: {letter.dropped_reason}"
         )
+    letters = warehouse.staging_table("dead_letters")
+    if not keep_payload:
+        # First: a drop that is cut short can be asked for again.
+        warehouse.execute(
+            f"update {letters} as letter set payload = null where {_is_up_to(letters, 1)}",
+            (letter.dead_letter_id,),
+        )
     warehouse.execute(
-        f"update {warehouse.staging_table('dead_letters')}"
-        " set dropped_at = current_timestamp, dropped_reason = ?"
-        + ("" if keep_payload else ", payload = null")
-        + " where dead_letter_id = ? and dropped_at is null",
+        f"update {letters} set dropped_at = current_timestamp, dropped_reason = ?"
+        " where dead_letter_id = ? and dropped_at is null",
         (reason, letter.dead_letter_id),
     )
 
@@ -140,19 +149,27 @@ def forget(warehouse: Warehouse, letter_ids: Sequence[str]) -> None:
     letters = warehouse.staging_table("dead_letters")
     for start in range(0, len(letter_ids), _AT_ONCE):
         some = letter_ids[start : start + _AT_ONCE]
+        # A text that failed once more left a letter of the same moment, with one more attempt.
+        is_no_newer = "(named.created_at > letter.created_at or named.attempts >= letter.attempts)"
         warehouse.execute(
-            f"delete from {letters} as letter where exists ("
-            f"select 1 from {letters} as settled"
-            f" where settled.dead_letter_id in ({', '.join('?' * len(some))})"
-            " and settled.source_system = letter.source_system"
-            " and settled.connection_name = letter.connection_name"
-            " and settled.object_type = letter.object_type"
-            " and settled.created_at >= letter.created_at"
-            " and (settled.dead_letter_id = letter.dead_letter_id"
-            " or settled.external_id = letter.external_id))"
+            f"delete from {letters} as letter where {_is_up_to(letters, len(some), is_no_newer)}"
             " and letter.dropped_at is null",
             some,
         )
+
+
+def _is_up_to(letters: str, count: int, condition: str = "true") -> str:
+    """Whether `letter` is one of the named ones, or about the same object and not newer."""
+    return (
+        f"exists (select 1 from {letters} as named"
+        f" where named.dead_letter_id in ({', '.join('?' * count)})"
+        " and named.source_system = letter.source_system"
+        " and named.connection_name = letter.connection_name"
+        " and named.object_type = letter.object_type"
+        " and named.created_at >= letter.created_at"
+        " and (named.dead_letter_id = letter.dead_letter_id"
+        f" or named.external_id = letter.external_id) and {condition})"
+    )
 
 
 def _open(warehouse: Warehouse, of_connection: bool, with_dropped: bool) -> str:

@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Iterator
 
 MAX_MESSAGE = 500
+LONGEST_TEXT = 32 * 1024
 _SHORTEST_SECRET = 6
 _SHORTEST_KEY_LINE = 16
 _known_secrets: set[str] = set()
@@ -38,13 +39,35 @@ _SECRET_PATTERNS = (
 _URL_USER = re.compile(r"://([^/?#\s]+)@")
 # What warehouses quote when they choke on a value is object content.
 _CONTENT_PATTERNS = (
+    # DuckDB shows the line of the statement, with the literals in it.
+    (re.compile(r"\bLINE \d+: .*(?:\s+\^+)?"), ""),
+    # In these classes of DuckDB's a value is quoted, in brackets, behind a colon or a number.
+    (
+        re.compile(
+            r"(?is)(\b(?:conversion|invalid input|out of range) error: [^…]*?)"
+            r"\s*(?:[\"(\[{:]|(?<!\w)'|(?<![\w^.])-?\d).*"
+        ),
+        r"\1 …",
+    ),
+    (re.compile(r'(?is)(\bconstraint error: [^"…]*?) ?".*'), r"\1 …"),
     (re.compile(r"(?is)\binput:.*"), ""),
     (
         re.compile(
             r"(?is)(\bcould not (?:convert|cast|parse) \w+|\bbad \w+ value:|\blast read:"
-            r"|\binput string|\binvalid (?:timestamp|date|datetime|time|value):?) .*"
+            r"|\binput string|\binvalid (?:timestamp|date|datetime|time|value):?"
+            r"|\binvalid \w+ value:?|\btype \S+ with value"
+            r"|\bformat specifier|\bunknown timezone|\binvalid timezone:"
+            r"|\bat or near|\bunexpected (?:\w+ literal|identifier)|\bregular expression:"
+            r"|\bjsonpath at:|\bjson path error near|\boverflow:|\bdivision by zero:) .*"
         ),
         r"\1 …",
+    ),
+    # Names stay; what is none is a text in the wrong quotes.
+    (
+        re.compile(
+            r"(?is)(\b(?:binder|catalog) error: [^\"…]*(?:\"[\w.]+\"[^\"…]*)*)\"(?![\w.]+\").*"
+        ),
+        r"\1…",
     ),
 )
 
@@ -98,7 +121,12 @@ def without_secrets(text: str) -> str:
 
 
 def without_content(text: str) -> str:
-    """The text without what a warehouse quotes of the values it chokes on."""
+    """The text without what a warehouse quotes of the values it chokes on.
+
+    Of a longer one than LONGEST_TEXT the beginning: looking through it takes quadratic time.
+    """
+    if len(text) > LONGEST_TEXT:
+        text = text[:LONGEST_TEXT] + "…"
     for pattern, instead in _CONTENT_PATTERNS:
         text = pattern.sub(instead, text)
     return text

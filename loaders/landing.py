@@ -19,10 +19,11 @@ from typing import Any
 from loaders.batch_size import FIRST, BatchSize
 from loaders.erased import Erased
 from loaders.idem_keys import idem_key, key_prefix
-from loaders.items import Cursor, Deleted, Observed
+from loaders.items import Cursor, Deleted, ObservationClock, Observed
 from loaders.landing_tables import Row
 from loaders.packages import Package, PackageLoader
 from loaders.payloads import TOMBSTONE_HASH, admit
+from loaders.stored import Stored
 from loaders.warehouse import Warehouse
 
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
@@ -90,7 +91,10 @@ class Landing:
         self._dead_letters: list[Row] = []
         self._cursors: dict[str, Cursor] = {}
         self._bytes = 0
+        self._clock: ObservationClock | None = None
+        self._newest = dt.datetime.min.replace(tzinfo=dt.UTC)
         self._chunk_began = time.monotonic()
+        self._warehouse = warehouse
         self._loader = PackageLoader(warehouse, *self._source, self._refused_row, check_lease)
         # A single thread: packages follow each other, and dlt's pipeline belongs to a thread.
         self._thread = ThreadPoolExecutor(1, "landfall-landing")
@@ -109,6 +113,7 @@ class Landing:
                 str(error),
                 item.text,
                 attempts=item.attempts,
+                observed_at=item.observed_at,
             )
             return
         self._queue(item.object_type, key, data, payload_hash, created_at, item.observed_at, False)
@@ -126,8 +131,12 @@ class Landing:
         text: str | bytes | None = None,
         *,
         attempts: int = 1,
+        observed_at: dt.datetime | None = None,
     ) -> None:
-        """Queue a dead letter, with its text when there is one."""
+        """Queue a dead letter, with its text when there is one.
+
+        Without `observed_at` it counts as observed now, after all that the connection has stored.
+        """
         if external_id and self.erased.covers(*self._source, object_type, external_id):
             self.counts.erased += 1
             return
@@ -136,9 +145,13 @@ class Landing:
         text = None if text is None else _encodable(text)
         external_id = None if external_id is None else _encodable(external_id)
         self._make_room(len(text or ""))
+        observed_at = observed_at or self._now()
         self._dead_letters.append(
-            self._dead_letter(object_type, external_id, reason, text, attempts=attempts)
+            self._dead_letter(
+                object_type, external_id, reason, text, observed_at, attempts=attempts
+            )
         )
+        self._newest = max(self._newest, observed_at)
         self.counts.dead_lettered += 1
         self._bytes += len(text or "")
 
@@ -230,6 +243,7 @@ class Landing:
                 self._correlation_id,
             )
         )
+        self._newest = max(self._newest, observed_at)
         self.counts.landed += 1
         self.counts.bytes += size
         self.counts.objects[object_type] = self.counts.objects.get(object_type, 0) + 1
@@ -247,6 +261,13 @@ class Landing:
         ):
             self._hand_over()
 
+    def _now(self) -> dt.datetime:
+        """By the clock that orders states: this machine's may be behind the last run's."""
+        if self._clock is None:
+            stored = Stored(self._warehouse, *self._source, is_empty=self._dry_run)
+            self._clock = ObservationClock(stored.newest_observation())
+        return max(self._clock.now(), self._newest + dt.timedelta(microseconds=1))
+
     @property
     def _queued(self) -> int:
         return len(self._objects) + len(self._dead_letters)
@@ -257,9 +278,10 @@ class Landing:
 
     def _refused_row(self, row: Row, reason: str) -> Row:
         """The dead letter of an object that passed the gate and that the warehouse refuses."""
-        _key, _system, _connection, object_type, external_id, data, *_rest = row
+        _key, _system, _connection, object_type, external_id, data = row[:6]
+        observed_at = row[8]
         text = None if data is None else data.decode()
-        return self._dead_letter(object_type, external_id, reason, text, attempts=2)
+        return self._dead_letter(object_type, external_id, reason, text, observed_at, attempts=2)
 
     def _dead_letter(
         self,
@@ -267,6 +289,7 @@ class Landing:
         external_id: str | None,
         reason: str,
         text: str | None,
+        observed_at: dt.datetime,
         *,
         attempts: int = 1,
     ) -> Row:
@@ -279,7 +302,7 @@ class Landing:
             text,
             max(attempts, self.failures.get((object_type, external_id), 0) + 1),
             self._correlation_id,
-            dt.datetime.now(dt.UTC),
+            observed_at,
             None,
             None,
         )

@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from loaders import transform
@@ -22,7 +24,7 @@ from loaders.config import (
 )
 from loaders.dead_letters import open_letters
 from loaders.each_connection import run_each
-from loaders.errors import LandfallError
+from loaders.errors import LandfallError, UsageError
 from loaders.ingest import (
     DeadLettered,
     FetchIncomplete,
@@ -36,6 +38,8 @@ from loaders.report import print_dry_run, print_summary
 from loaders.verifying import Verification, print_report
 from loaders.warehouse import Warehouse
 
+logger = logging.getLogger(__name__)
+
 _OF_SOME_OBJECTS = (DeadLettered, FetchIncomplete, PartlyFetched)
 
 
@@ -45,11 +49,15 @@ def fetch(options: argparse.Namespace, warehouse: Warehouse) -> int:
 
 
 def retry(options: argparse.Namespace, warehouse: Warehouse) -> int:
-    """`run.py retry`: one run of each connection that has dead letters."""
-    choose = _chosen(_sources(options), options)
-    if not options.connection and options.one_of_several is None:
-        choose = functools.partial(_with_dead_letters, warehouse, options.source)
-    return _each(options, warehouse, choose, _retry)
+    """`run.py retry`: one run of each connection that has dead letters.
+
+    1 also when some were left out, as nothing of their connection's name is configured.
+    """
+    if options.connection or options.one_of_several is not None:
+        return _each(options, warehouse, _chosen(_sources(options), options), _retry)
+    left_out: dict[tuple[str, str], int] = {}
+    choose = functools.partial(_with_dead_letters, warehouse, options.source, left_out)
+    return _each(options, warehouse, choose, _retry) or int(bool(left_out))
 
 
 def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
@@ -118,11 +126,32 @@ def _chosen(sources: Sequence[str], options: argparse.Namespace) -> Callable[[],
     return choose
 
 
-def _with_dead_letters(warehouse: Warehouse, source: str | None) -> list[Connection]:
+def _with_dead_letters(
+    warehouse: Warehouse, source: str | None, left_out: dict[tuple[str, str], int]
+) -> list[Connection]:
+    """The connections that have open letters; `left_out` gets those that are not configured."""
     letters = open_letters(warehouse) if transform.has_tables(warehouse) else []
-    names = {(letter.source_system, letter.connection_name) for letter in letters}
     sources = SOURCES if source is None else (source,)
-    return [load_connection(*named) for named in sorted(names) if named[0] in sources]
+    counts = Counter(
+        (letter.source_system, letter.connection_name)
+        for letter in letters
+        if letter.source_system in sources
+    )
+    if not counts:
+        print("no dead letters")
+    connections = []
+    for named, count in sorted(counts.items()):
+        try:
+            connections.append(load_connection(*named))
+        except UsageError:
+            left_out[named] = count
+            logger.warning(
+                "%s '%s' is not configured: its %d dead letter(s) are left out; configure it again,"
+                " or give them up with run.py dead-letters drop",
+                *named,
+                count,
+            )
+    return connections
 
 
 def _each(
@@ -139,7 +168,6 @@ def _each(
             _log_failed_start(warehouse, options.source or SOURCES[0], options.connection, error)
         raise
     if not connections:
-        print("no dead letters")
         return 0
     if len(connections) == 1:
         return run(options, connections[0], warehouse)

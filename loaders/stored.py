@@ -221,7 +221,7 @@ class Stored:
         return {stream: json.loads(text) for stream, text in rows}
 
     def newest_observation(self) -> dt.datetime | None:
-        """The latest observed_at, merged or not."""
+        """The latest observed_at, merged or not, of what could not be stored too."""
         if self._is_empty:
             return None
         of_connection = "where source_system = ? and connection_name = ?"
@@ -232,8 +232,10 @@ class Stored:
             f" select max(observed_at) from {self._warehouse.staging_table('landed_objects')}"
             f" {of_connection} union all"
             f" select max(observed_at) from {self._warehouse.staging_table('cursors')}"
+            f" {of_connection} union all"
+            f" select max(created_at) from {self._warehouse.staging_table('dead_letters')}"
             f" {of_connection}) as observations",
-            self.connection * 3,
+            self.connection * 4,
         )
         newest: dt.datetime | None = rows[0][0]
         return newest

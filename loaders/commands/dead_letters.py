@@ -39,7 +39,9 @@ def add(commands: Any) -> None:
     _add_id(dropped)
     dropped.add_argument("--reason", required=True, metavar="TEXT", help="why, kept with it")
     dropped.add_argument(
-        "--erase-payload", action="store_true", help="and remove its text, which is content"
+        "--erase-payload",
+        action="store_true",
+        help="and remove its text, which is content, here and in older letters of its object",
     )
 
 

@@ -53,7 +53,8 @@ def _add_retry(commands: Any) -> None:
         _retry,
         "read what lies among the dead letters again",
         "A run of each connection that has some. What is stored this time leaves the dead letters,"
-        " what fails again stays.",
+        " what fails again stays. Those of a connection that is not configured are left out, with a"
+        " warning and exit code 1.",
     )
     retry.add_argument("source", nargs="?", choices=SOURCES, help="default: what is configured")
     add_connections(retry, "all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import uuid
@@ -11,7 +12,10 @@ import pytest
 
 from loaders.dead_letters import DeadLetter, drop, find_letter, forget, open_letters
 from loaders.errors import UsageError
+from loaders.idem_keys import idem_key
 from loaders.ingest import DeadLettered, IngestOptions
+from loaders.items import Observed
+from loaders.landing import Landing
 from loaders.sandbox import Sandbox
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse
@@ -26,13 +30,18 @@ from .conftest import (
 )
 from .conftest import stored as stored_objects
 from .test_cli import one_line, run_main
+from .test_upsert_objects import refuse_widget
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 
 
 def put_letter(
-    warehouse: Warehouse, external_id: str | None, at: dt.datetime, payload: str = "text"
+    warehouse: Warehouse,
+    external_id: str | None,
+    at: dt.datetime,
+    payload: str = "text",
+    attempts: int = 1,
 ) -> str:
     letter_id = str(uuid.uuid4())
     id_of = "null" if external_id is None else f"'{external_id}'"
@@ -40,7 +49,7 @@ def put_letter(
         f"insert into {warehouse.staging_table('dead_letters')} (dead_letter_id, source_system,"
         " connection_name, object_type, external_id, reason, payload, attempts, correlation_id,"
         f" created_at, _dlt_load_id) select ?, 'gmail', 'acct1', 'message', {id_of}, 'why', ?,"
-        f" 1, 'run', {warehouse.timestamp_parameter}, 'load'",
+        f" {attempts}, 'run', {warehouse.timestamp_parameter}, 'load'",
         (letter_id, payload, at.isoformat()),
     )
     return letter_id
@@ -121,6 +130,99 @@ def test_a_dropped_letter_is_settled_and_stays_with_its_reason(warehouse: Wareho
     assert find_letter(warehouse, nameless).payload is None
 
 
+@on_both_targets
+def test_a_text_that_is_erased_is_in_no_older_letter_of_its_object(warehouse: Warehouse) -> None:
+    complete_load(warehouse)
+    older, dropped, newer = (
+        put_letter(warehouse, "m1", NOON + hours * HOUR) for hours in (-1, 0, 1)
+    )
+    other, nameless = put_letter(warehouse, "m2", NOON - HOUR), put_letter(warehouse, None, NOON)
+    drop(warehouse, find_letter(warehouse, dropped), "refused", keep_payload=False)
+    letters = {each: find_letter(warehouse, each) for each in (older, dropped, newer)}
+    assert [letter.payload for letter in letters.values()] == [None, None, "text"]
+    assert [letter.dropped_at is None for letter in letters.values()] == [True, False, True]
+    assert find_letter(warehouse, other).payload == "text"
+    assert find_letter(warehouse, nameless).payload == "text"
+
+
+@on_both_targets
+def test_a_letter_of_the_same_moment_with_more_attempts_is_not_forgotten(
+    warehouse: Warehouse,
+) -> None:
+    complete_load(warehouse)
+    retried = put_letter(warehouse, "m1", NOON)
+    again = put_letter(warehouse, "m1", NOON, attempts=2)
+    forget(warehouse, [retried])
+    assert ids(open_letters(warehouse)) == [again]
+
+
+@on_both_targets
+def test_no_observation_is_before_that_of_a_letter(warehouse: Warehouse) -> None:
+    put_object(warehouse, "m1", NOON)
+    put_letter(warehouse, "m2", NOON + HOUR)
+    assert Stored(warehouse, "gmail", "acct1").newest_observation() == NOON + HOUR
+
+
+def new_landing(warehouse: Warehouse) -> Landing:
+    return Landing(
+        warehouse,
+        source_system="gmail",
+        connection_name="acct1",
+        correlation_id="run",
+        idem_key_of=lambda item, payload: idem_key("gmail", "acct1", "message", payload["id"]),
+    )
+
+
+def refused(external_id: str, observed_at: dt.datetime) -> Observed:
+    """What the gate does not take."""
+    return Observed("message", '{"n": 1e999}', observed_at, external_id)
+
+
+def test_a_letter_is_open_where_what_is_stored_was_observed_ahead_of_this_clock(
+    warehouse: Warehouse,
+) -> None:
+    ahead = dt.datetime.now(dt.UTC) + HOUR
+    for external_id in ("refused", "unread", "another"):
+        put_object(warehouse, external_id, ahead)
+    with contextlib.closing(new_landing(warehouse)) as landing:
+        landing.observe(refused("refused", ahead + HOUR))
+        landing.set_aside("message", "unread", "the source keeps failing on it")
+        landing.flush()
+    letters = {letter.external_id: letter.created_at for letter in open_letters(warehouse)}
+    assert letters == {
+        "refused": ahead + HOUR,
+        "unread": ahead + HOUR + dt.timedelta(microseconds=1),
+    }
+    with contextlib.closing(new_landing(warehouse)) as landing:
+        landing.set_aside("message", "another", "the source keeps failing on it")
+        landing.flush()
+    assert {letter.external_id for letter in open_letters(warehouse)} == {*letters, "another"}
+
+
+def test_a_state_that_was_read_after_the_one_that_was_refused_settles_it(
+    warehouse: Warehouse,
+) -> None:
+    put_object(warehouse, "m1", NOON + HOUR)
+    with contextlib.closing(new_landing(warehouse)) as landing:
+        landing.observe(refused("m1", NOON))
+        landing.observe(refused("m2", NOON))
+        landing.flush()
+    [letter] = open_letters(warehouse)
+    assert letter.external_id == "m2"
+    assert letter.observed("{}").observed_at == NOON
+
+
+def test_what_the_warehouse_refuses_is_dated_by_its_observation(warehouse: Warehouse) -> None:
+    refuse_widget(warehouse, "w1")
+    with contextlib.closing(new_landing(warehouse)) as landing:
+        for name in ("w0", "w1"):
+            landing.observe(Observed("message", json.dumps({"id": name}), NOON, name))
+        landing.flush()
+    assert [(letter.external_id, letter.created_at) for letter in open_letters(warehouse)] == [
+        ("w1", NOON)
+    ]
+
+
 def test_letters_are_shown_and_dropped_by_what_their_ids_begin_with(
     warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +284,42 @@ def one_aside(core_build: None, project: Project, mailbox: Sandbox) -> tuple[War
 
 
 @pytest.mark.slow
+def test_letters_of_a_connection_that_is_not_configured_do_not_keep_others_from_a_retry(
+    one_aside: tuple[Warehouse, str],
+    mailbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    warehouse, external_id = one_aside
+    monkeypatch.setenv("SOURCES__GMAIL__ACCT1__ACCESS_TOKEN", "any-token")
+    monkeypatch.setenv("SOURCES__GMAIL__ACCT1__API_BASE_URL", mailbox.base_url)
+    old = [put_letter(warehouse, name, NOON) for name in ("m1", "m2")]
+    warehouse.execute(
+        "update events_staging.dead_letters set connection_name = 'ann' where external_id in"
+        " ('m1', 'm2')"
+    )
+    jobs = "select count(*) from events.event_log where event_type = 'job.failed'"
+    for inserted in (True, False):
+        code, out, err = run_main(capsys, "retry")
+        assert code == 1
+        assert ("inserted:     1" in out) is inserted
+        assert "no dead letters" not in out
+        [warning] = [line for line in err.splitlines() if "not configured" in line]
+        assert "gmail 'ann'" in warning
+        assert "2 dead letter(s)" in warning
+        assert "dead-letters drop" in warning
+        assert warehouse.execute(jobs) == [(0,)]
+        assert sorted(ids(open_letters(warehouse))) == sorted(old)
+    assert external_id in stored_objects(warehouse)
+    assert run_main(capsys, "retry", "stripe")[0] == 0
+    assert run_main(capsys, "retry", "--connection", "ann")[0] == 2
+    for letter_id in old:
+        run_main(capsys, "dead-letters", "drop", letter_id, "--reason", "left the company")
+    code, out, err = run_main(capsys, "retry")
+    assert (code, out, err) == (0, "no dead letters\n", "")
+
+
+@pytest.mark.slow
 def test_a_payload_that_passes_the_gate_now_is_landed_without_a_read(
     one_aside: tuple[Warehouse, str], mailbox: Sandbox
 ) -> None:
@@ -235,3 +373,17 @@ def test_attempts_are_counted_and_a_warning_tells_of_open_letters(
     assert run.error is None
     assert run.ingestion.summary is not None
     assert run.ingestion.summary.tests["warned"] == 0
+
+
+@pytest.mark.slow
+def test_a_text_that_fails_once_more_stays_among_the_dead_letters(
+    one_aside: tuple[Warehouse, str], mailbox: Sandbox
+) -> None:
+    warehouse, external_id = one_aside
+    change = "update events_staging.dead_letters set payload = '[1]', object_type = 'widget'"
+    warehouse.execute(change)  # of a type that is not read at the source
+    run = run_gmail(warehouse, mailbox, IngestOptions(retry=True))
+    assert isinstance(run.error, DeadLettered)
+    [letter] = open_letters(warehouse)
+    assert (letter.external_id, letter.attempts) == (external_id, 2)
+    assert warehouse.execute("select count(*) from events_staging.dead_letters") == [(1,)]

@@ -13,11 +13,14 @@ from loaders.payloads import admit
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.events import KEPT_DAYS, read_windows
 from loaders.sources.stripe.fetching import Bounds
-from loaders.sources.stripe.kinds import Kind, kinds_of
+from loaders.sources.stripe.kinds import INVOICE_LINE, Kind, kinds_of
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.position import Position
 from loaders.sources.stripe.reading import Read, Reader, created_seconds, slices
 from loaders.verifying import NotVerifiable
+
+_NAMED = 20
+"""Objects that could not be read, by their ids, in a note."""
 
 
 class AccountVerification:
@@ -37,6 +40,10 @@ class AccountVerification:
         self._inventory = inventory
         self._volatile_keys = volatile_keys
         self._reader = Reader(client, request)
+        self._known: dict[str, set[str]] = {}
+        """Objects that runs failed on, by kind."""
+        self._unreadable: dict[str, list[str]] = {}
+        """Objects that only this verification failed on, by kind."""
 
     def read(self, positions: Mapping[str, Position]) -> None:
         """Read both sides; `positions` were read before. Raises NotVerifiable, SourceError."""
@@ -46,6 +53,7 @@ class AccountVerification:
         self._list(kinds, positions)
         self._read_changes([kind for kind in kinds if kind.has_events], positions)
         self._read_unlisted(kinds)
+        self._note_unreadable()
 
     def _verifiable(self, positions: Mapping[str, Position]) -> list[Kind]:
         """The kinds that were read. Raises NotVerifiable."""
@@ -76,6 +84,7 @@ class AccountVerification:
 
     def _hold(self, kind: Kind, position: Position) -> None:
         inventory, stored = self._inventory, self._request.stored
+        self._known[kind.name] = stored.dead(kind.name).union(position.unfetched)
         for object_type in self._types(kind):
             inventory.hold(object_type, (key for key, _ in stored.held_ids(object_type)))
             inventory.hold_states(
@@ -114,11 +123,11 @@ class AccountVerification:
         return self._client.config.event_overlap_seconds
 
     def _note(self, kind: Kind, reads: Sequence[Read]) -> None:
-        """Add what was read to the inventory. Raises the SourceError of what could not be."""
+        """Add what was read to the inventory."""
         states: dict[str, list[tuple[str, str]]] = {}
         for read in reads:
             if read.error is not None:
-                raise read.error
+                self._fail(kind, read.object_id)
             for item in read.observed:
                 external_id = item.external_id or ""
                 payload_hash = self._hash(item)
@@ -128,6 +137,30 @@ class AccountVerification:
                     states.setdefault(item.object_type, []).append((external_id, payload_hash))
         for object_type, some in states.items():
             self._inventory.list_states(object_type, some)
+
+    def _fail(self, kind: Kind, object_id: str) -> None:
+        """An object is there and cannot be read, nor can its lines.
+
+        Raises SourceError when it is Stripe, or the way there, and not the object.
+        """
+        self._client.account_id(self._request)
+        types, inventory = self._types(kind), self._inventory
+        if object_id not in self._known[kind.name]:
+            self._unreadable.setdefault(kind.name, []).append(object_id)
+            if kind.name in types:
+                inventory.list_ids(kind.name, [object_id])
+        elif kind.name in types:
+            inventory.list_states(kind.name, [(object_id, "")])  # a state that no object has
+        if INVOICE_LINE in types:
+            held = self._request.stored.held_within(INVOICE_LINE, [object_id])
+            inventory.list_ids(INVOICE_LINE, held)
+
+    def _note_unreadable(self) -> None:
+        for name, ids in self._unreadable.items():
+            named = ", ".join(sorted(ids)[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
+            self._inventory.notes.append(
+                f"{name}: {len(ids)} object(s) could not be read, though Stripe answers: {named}"
+            )
 
     def _hash(self, item: Observed) -> str | None:
         try:
