@@ -139,7 +139,9 @@ def connections(warehouse: Warehouse) -> list[dict[str, Any]]:
     )
 
 
-def runs(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
+def runs(
+    warehouse: Warehouse, limit: int, columns: Sequence[str] = RUN_COLUMNS
+) -> list[dict[str, Any]]:
     """The newest rows of job_runs, newest first."""
     newest_first = "order by started_at desc, correlation_id desc"
     # A warehouse looks for so many ids and reads their payloads only.
@@ -150,12 +152,12 @@ def runs(warehouse: Warehouse, limit: int) -> list[dict[str, Any]]:
     rows = _rows(
         warehouse,
         "job_runs",
-        RUN_COLUMNS,
+        columns,
         f"where correlation_id in ({chosen}) {newest_first}",
         [row["correlation_id"] for row in ids],
     )
     for row in rows:
-        for name in _JSON_COLUMNS:
+        for name in set(_JSON_COLUMNS).intersection(columns):
             row[name] = json.loads(row[name]) if row[name] else None
     return rows
 

@@ -51,7 +51,9 @@ class Status:
         }
 
 
-def read(warehouse: Warehouse, limit: int) -> Status:
+def read(
+    warehouse: Warehouse, limit: int, run_columns: Sequence[str] = monitoring.RUN_COLUMNS
+) -> Status:
     """How each connection is, the worst first, and the newest runs, newest first.
 
     Empty when the warehouse is not there yet. Raises TransformFailed when the views that it
@@ -61,7 +63,9 @@ def read(warehouse: Warehouse, limit: int) -> Status:
         return Status([], [])
     with warehouse.open():
         monitoring.ensure_views(warehouse)
-        found = Status(monitoring.connections(warehouse), monitoring.runs(warehouse, limit))
+        found = Status(
+            monitoring.connections(warehouse), monitoring.runs(warehouse, limit, run_columns)
+        )
         _tell_dead_processes(warehouse, found)
     return found
 

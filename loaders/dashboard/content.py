@@ -32,7 +32,7 @@ _HEALTH = (
     "consecutive_failures",
     "open_dead_letters",
 )
-_RUN = (
+RUN = (
     "correlation_id",
     "source_system",
     "connection_name",
@@ -101,7 +101,7 @@ def read(warehouse: Warehouse, days: int, now: dt.datetime) -> dict[str, Any]:
         return _content(target, now, last_day - dt.timedelta(days=days - 1), status.Status([], []))
     with warehouse.open():
         # It makes the views where they lack, and knows of processes that are gone.
-        found = status.read(warehouse, MAX_RUNS)
+        found = status.read(warehouse, MAX_RUNS, RUN)
         first_day, activity = read_activity(warehouse, last_day - dt.timedelta(days=days - 1))
         measured = read_days(warehouse, first_day)
         letters = _letters(warehouse, found.connections)
@@ -127,7 +127,7 @@ def _content(
         "first_day": _plain(first_day),
         "last_day": _plain(now.astimezone(dt.UTC).date()),
         "connections": _as_json(_table(_HEALTH, found.connections)),
-        "runs": _as_json(_table(_RUN, _short_of_errors(runs), runs_in_period)),
+        "runs": _as_json(_table(RUN, _short_of_errors(runs), runs_in_period)),
         "activity": _as_json(activity or nothing),
         "by_day": _as_json(by_day),
         "dead_letters": _as_json(letters or nothing),
