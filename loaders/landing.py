@@ -278,8 +278,7 @@ class Landing:
 
     def _refused_row(self, row: Row, reason: str) -> Row:
         """The dead letter of an object that passed the gate and that the warehouse refuses."""
-        _key, _system, _connection, object_type, external_id, data = row[:6]
-        observed_at = row[8]
+        _, _, _, object_type, external_id, data, _hash, _created_at, observed_at, *_ = row
         text = None if data is None else data.decode()
         return self._dead_letter(object_type, external_id, reason, text, observed_at, attempts=2)
 

@@ -16,6 +16,7 @@ from loaders.verifying import Report, Verification, VerificationFailed
 from loaders.warehouse import Warehouse
 
 from .conftest import Project, events, prepared, run_stripe, stripe_source
+from .test_verifying import differences
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("core_build")]
 
@@ -65,11 +66,6 @@ def verify(
     except LandfallError as error:
         return verification.report, error
     return verification.report, None
-
-
-def differences(report: Report | None) -> dict[str, int]:
-    assert report is not None
-    return {kind: count for kind, count in report.totals.items() if count}
 
 
 def long_invoices(warehouse: Warehouse) -> list[str]:
