@@ -72,8 +72,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def dashboard(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Dashboard:
-    """Some days of two connections, a dead letter, and a run whose every text is hostile."""
-    now = dt.datetime.now(dt.UTC)
+    """Some days of two connections, a dead letter, and a run whose every text is hostile.
+
+    It is written late in the evening: at night the last day of a page is a short one, and which
+    runs are of which day would depend on the hour of the test.
+    """
+    midnight = dt.datetime.combine(dt.datetime.now(dt.UTC).date(), dt.time(), dt.UTC)
+    now = midnight - dt.timedelta(minutes=2)
     path = tmp_path_factory.mktemp("dashboard") / "page.html"
     with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
         warehouse = prepared(project, "bootstrapped", transform.bootstrap)
