@@ -32,7 +32,8 @@ from loaders.warehouse import Warehouse, open_warehouse
 Result = TypeVar("Result")
 SYNC, RETRY, BACKFILL = "ingest", "retry", "backfill"
 """What an ingestion is for. Their runs have one job name, and neither of the latter brings its
-connection up to date: a failure of theirs is an incident of its own, and ends no other."""
+connection up to date: a failure of theirs is an incident of its own, and ends no other. A
+backfill reads a part only: what lies between dates, or some object types."""
 WAREHOUSE_SECONDS = 30.0
 """What the warehouse may take to say who knows; BigQuery needs some seconds."""
 HURRIED_SECONDS = 3.0
@@ -184,12 +185,16 @@ class _Teller:
         return str(rows[0][0]) if rows else SYNC
 
     def _purpose_of_start(self) -> str:
-        """SQL: the purpose that the payload of a job.started tells."""
-        is_retry = self._warehouse.json_text("payload", "$.parameters.retry")
-        until = self._warehouse.json_text("payload", "$.parameters.until")
+        """SQL: the purpose that the payload of a job.started tells, as job_runs has it."""
+        # The first of a list: BigQuery's json_value gives no list.
+        retry, *parts = (
+            self._warehouse.json_text("payload", f"$.parameters.{name}")
+            for name in ("retry", "since", "until", "objects[0]")
+        )
         return (
-            f"case when {is_retry} = 'true' then '{RETRY}'"
-            f" when {until} is not null then '{BACKFILL}' else '{SYNC}' end"
+            f"case when {retry} = 'true' then '{RETRY}'"
+            f" when coalesce({', '.join(parts)}) is not null then '{BACKFILL}'"
+            f" else '{SYNC}' end"
         )
 
     def _failures_in_a_row(self, purpose: str) -> int:

@@ -1,7 +1,9 @@
 {# How fresh the stalest connection is: the earliest of the connections' last completed
-   ingestions. One that has brought nothing for freshness_days counts as given up. #}
+   ingestions. One that has brought nothing for freshness_days counts as given up. As in
+   connection_health, nobody expects anything of one that is declared `never`, nor of the
+   sandbox, unless it has an interval. #}
 {% macro oldest_ingestion(event_log) -%}
-    select min(last_completed_at)
+    select min(connections.last_completed_at)
     from (
         select
             source_system,
@@ -13,4 +15,14 @@
             and created_at >= {{ days_ago(var('freshness_days')) }}
         group by source_system, connection_name
     ) as connections
+    left join ({{ expected_intervals() }}) as configured
+        on
+            connections.source_system = configured.source_system
+            and connections.connection_name = configured.connection_name
+    where
+        configured.seconds is not null
+        or (
+            configured.source_system is null
+            and connections.connection_name != 'sandbox'
+        )
 {%- endmacro %}

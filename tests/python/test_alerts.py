@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import itertools
 import json
 import logging
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from loaders.checks import Report
 from loaders.config import PROJECT_DIR
 from loaders.errors import ConfigError, LandfallError, SourceError, WarehouseBusy, redact
 from loaders.event_log import log_event
+from loaders.ingest import IngestOptions
 from loaders.job import Job, LeaseLost, job_name_for, run_supervised
 from loaders.sandbox import Sandbox
 from loaders.warehouse import Warehouse
@@ -133,6 +135,8 @@ def run_job(
 
 RETRY = {"retry": True}
 BACKFILL = {"retry": False, "until": "2020-01-01T00:00:00+00:00"}
+NEWER = {"retry": False, "since": "2020-01-01T00:00:00+00:00"}
+SOME_TYPES = {"retry": False, "objects": ["charge"]}
 
 
 def rows(warehouse: Warehouse) -> list[incidents.Incident]:
@@ -245,8 +249,8 @@ def test_only_a_sync_begins_and_ends_the_failure_of_its_connection(
     run_job(warehouse, parameters=RETRY)
     assert receiver.posts == []
     run_job(warehouse, DOWN)  # the second sync
-    run_job(warehouse, parameters=RETRY)
-    run_job(warehouse, parameters=BACKFILL)
+    for parameters in (RETRY, BACKFILL, NEWER, SOME_TYPES):
+        run_job(warehouse, parameters=parameters)
     assert receiver.titles == ["gmail.acct1 fails"]
     run_job(warehouse)
     assert receiver.titles[1:] == ["gmail.acct1 fails: over"]
@@ -254,13 +258,18 @@ def test_only_a_sync_begins_and_ends_the_failure_of_its_connection(
 
 @pytest.mark.parametrize(
     ("parameters", "name"),
-    [(RETRY, "gmail_retry_acct1"), (BACKFILL, "gmail_backfill_acct1")],
-    ids=["retry", "backfill"],
+    [
+        (RETRY, "gmail_retry_acct1"),
+        (BACKFILL, "gmail_backfill_acct1"),
+        (NEWER, "gmail_backfill_acct1"),
+        (SOME_TYPES, "gmail_backfill_acct1"),
+    ],
+    ids=["retry", "until", "since", "objects"],
 )
 def test_a_run_that_is_no_sync_is_told_on_its_own(
     monitored: Warehouse, receiver: Receiver, parameters: dict[str, Any], name: str
 ) -> None:
-    other = RETRY if parameters is BACKFILL else BACKFILL
+    other = BACKFILL if parameters is RETRY else RETRY
     for _ in range(2):
         run_job(monitored, DOWN, parameters=parameters)
         run_job(monitored)
@@ -272,6 +281,35 @@ def test_a_run_that_is_no_sync_is_told_on_its_own(
         monkeypatch.delenv("ALERTS__URLS")
         run_job(monitored, parameters=parameters)
     assert told(monitored, receiver) == [f"{name} fails: over"]
+
+
+@on_both_targets
+def test_the_runner_and_the_views_agree_on_what_a_run_is_for(monitored: Warehouse) -> None:
+    moment = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    parts = {"since": moment, "until": moment, "objects": ("charge",), "retry": True}
+    whole = IngestOptions(full_resync=True, batch_size=9, max_duration=60.0, max_objects=5)
+    asked = {"whole": whole}
+    for count in range(len(parts) + 1):
+        for names in itertools.combinations(parts, count):
+            chosen: dict[str, Any] = {name: parts[name] for name in names}
+            asked["_".join(("run", *names))] = IngestOptions(**chosen)
+    keys = {}
+    with monitored.open():
+        for connection, options in asked.items():
+            run = log_run(
+                monitored,
+                dt.timedelta(hours=1),
+                connection=connection,
+                parameters=options.parameters(),
+            )
+            name = job_name_for("gmail", connection)
+            job = of_jobs.EndedJob(monitored.target, "gmail", connection, name, run)
+            keys[connection] = of_jobs.failure_of(job, of_jobs._Teller(job, [])._purpose())
+    assert set(watch._completed_runs(monitored)) == set(keys.values())
+    for connection, key in keys.items():
+        is_part = connection not in ("whole", "run")
+        what = ("retry" if "retry" in connection else "backfill") if is_part else "ingest"
+        assert key.job_name == f"gmail_{what}_{connection}"
 
 
 def test_a_run_without_its_connection_ends_with_a_run_of_that(
@@ -619,15 +657,18 @@ def log_run(
     *,
     inserted: int = 5,
     connection: str = "acct1",
-) -> None:
-    """A run of one minute that began so long ago."""
+    parameters: Mapping[str, Any] | None = None,
+) -> str:
+    """A run of one minute that began so long ago. Its correlation_id."""
     began = dt.datetime.now(dt.UTC) - ago
     job_name = job_name_for("gmail", connection)
     end = {"job_name": job_name, "package_name": "landfall", "duration_seconds": 60.0}
+    correlation_id = f"{job_name}-{began:%Y%m%d%H%M%S}-0000"
+    start = {"job_name": job_name, "parameters": parameters or {}, "timeout_seconds": 3600}
     failed = error_message is not None
     more = {"error_type": "SourceError", "step": "extract", "retryable": True}
     for event_type, seconds, payload in (
-        ("job.started", 0, {"job_name": job_name, "parameters": {}, "timeout_seconds": 3600}),
+        ("job.started", 0, start),
         (
             "job.failed" if failed else "job.completed",
             60,
@@ -640,11 +681,12 @@ def log_run(
             source_system="gmail",
             connection_name=connection,
             object_type="job_run",
-            correlation_id=f"{job_name}-{began:%Y%m%d%H%M%S}-0000",
+            correlation_id=correlation_id,
             error_message=error_message if event_type == "job.failed" else None,
             payload=payload,
             created_at=began + dt.timedelta(seconds=seconds),
         )
+    return correlation_id
 
 
 def hourly(warehouse: Warehouse, first: int, last: int, **run: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from loaders.event_log import log_event
 from loaders.warehouse import Warehouse
 
-from .conftest import Project
+from .conftest import Project, on_both_targets
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,9 @@ def ingested(warehouse: Warehouse, connection_name: str, hours_ago: float) -> No
     )
 
 
-def freshness(project: Project) -> str:
-    results = project.run_dbt("source", "freshness").result.results
+def freshness(project: Project, intervals: str = "{}") -> str:
+    variables = f"{{expected_intervals: {intervals}}}"
+    results = project.run_dbt("source", "freshness", "--vars", variables).result.results
     [result] = [each for each in results if each.node.name == "event_log"]
     return str(result.status)
 
@@ -40,6 +41,8 @@ def freshness(project: Project) -> str:
         pytest.param({"acct1": [1], "acct2": [30]}, "warn", id="one is late"),
         pytest.param({"acct1": [1], "acct2": [50]}, "error", id="one is very late"),
         pytest.param({"acct1": [1], "acct2": [24 * 31]}, "pass", id="one was given up"),
+        pytest.param({"acct1": [1], "sandbox": [50]}, "pass", id="the sandbox was tried once"),
+        pytest.param({"sandbox": [1]}, "error", id="nothing but the sandbox"),
     ],
 )
 def test_the_stalest_connection_decides(
@@ -52,3 +55,28 @@ def test_the_stalest_connection_decides(
     assert freshness(project) == status
     # Looking is not a job.
     assert warehouse.execute("select count(*) from events.event_log") == before
+
+
+@on_both_targets
+def test_what_connection_health_expects_of_a_connection_counts(
+    warehouse: Warehouse, project: Project
+) -> None:
+    ingested(warehouse, "acct1", 1)
+    ingested(warehouse, "o'neil", 50)
+    ingested(warehouse, "sandbox", 50)
+    assert {
+        intervals: freshness(project, intervals)
+        for intervals in (
+            "{}",
+            "{gmail: {o'neil: 1h}}",
+            "{gmail: {o'neil: never}}",
+            "{stripe: {o'neil: never}}",
+            "{gmail: {o'neil: never, sandbox: 1d}}",
+        )
+    } == {
+        "{}": "error",
+        "{gmail: {o'neil: 1h}}": "error",
+        "{gmail: {o'neil: never}}": "pass",
+        "{stripe: {o'neil: never}}": "error",
+        "{gmail: {o'neil: never, sandbox: 1d}}": "error",
+    }

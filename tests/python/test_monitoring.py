@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from loaders import monitoring, status, transform
+from loaders.alerts import of_jobs
 from loaders.cli import main
 from loaders.config import PROJECT_DIR
 from loaders.dead_letters import open_letters
 from loaders.items import Observed
+from loaders.job import job_name_for
 from loaders.runs import GRACE, host_identity
 from loaders.warehouse import Warehouse
 
@@ -67,12 +69,13 @@ class Log:
             "connection_name": connection_name,
             "correlation_id": correlation_id,
         }
-        at_start = {"job_name": "acme_ingest_me", "timeout_seconds": 3600, **(started or {})}
+        job_name = f"{source_system}_ingest_me"
+        at_start = {"job_name": job_name, "timeout_seconds": 3600, **(started or {})}
         self._add(common, "job.started", ago, at_start, trace_id="trace")
         if ingestion is not None:
             self._add(common, "ingestion.completed", ago - seconds / 2, ingestion)
         for number, name in enumerate(ends, start=1):
-            told = {"job_name": "acme_ingest_me", "duration_seconds": seconds, **end}
+            told = {"job_name": job_name, "duration_seconds": seconds, **end}
             if name == "completed":
                 self._add(common, "job.completed", ago - number * seconds, told)
                 continue
@@ -333,6 +336,11 @@ def test_each_connection_has_the_worst_state_that_holds(monitored: Warehouse, lo
     log.run("retried", 50.0, "completed", started={"parameters": {"until": "2020-01-01"}})
     log.run("retried", 40.0, "VerificationFailed", started={"job_name": "acme_verify_me"})
     log.run("retried", 30.0, "WarehouseError", started={"job_name": "acme_erase_me"})
+    # Nor does a part: some object types, or what is not older than a day.
+    log.completed("in part", [ago + 2 * HOUR for ago in HOURLY])
+    log.run("in part", 2 * HOUR, "SourceError")
+    log.run("in part", 60.0, "completed", started={"parameters": {"objects": ["charge"]}})
+    log.run("in part", 50.0, "completed", started={"parameters": {"since": "2020-01-01"}})
     log.completed("gave way", HOURLY)
     log.run("gave way", 60.0, "WarehouseBusy")
     log.run("gave way", 50.0, "LeaseLost")
@@ -357,9 +365,30 @@ def test_each_connection_has_the_worst_state_that_holds(monitored: Warehouse, lo
         "few": ("ok", "the last run completed; how often to expect one is not known"),
         "sandbox": ("ok", "the last run completed; how often to expect one is not known"),
         "retried": ("late", "the last success was 2 h ago, expected every 60 min"),
+        "in part": ("failing", "the last run failed: acme: SourceError"),
         "gave way": ("ok", "the last run completed"),
         "bounded": ("ok", "the last run completed"),
     }
+
+
+@on_both_targets
+def test_an_ingestion_is_told_from_other_jobs_whatever_the_names(
+    monitored: Warehouse, log: Log
+) -> None:
+    """As of_jobs tells it, of jobs as loaders/job.py names them."""
+    jobs = []
+    for source in ("acme", "acme_ingest_eu", "ka\u0308se/\U0001f600 10%", "_ingest_"):
+        for connection in ("my_ingest_box", "me"):
+            for what in ("ingest", "verify", "erase"):
+                name = job_name_for(source, connection, what)
+                started = {"job_name": name}
+                run = log.run(connection, HOUR, "completed", started=started, source_system=source)
+                jobs.append(of_jobs.EndedJob(monitored.target, source, connection, name, run))
+    log.write(monitored)
+    assert {
+        run["correlation_id"]: run["is_ingestion"] for run in monitoring.runs(monitored, 99)
+    } == {job.correlation_id: job.is_ingestion for job in jobs}
+    assert sum(job.is_ingestion for job in jobs) == 8
 
 
 def test_a_connection_does_not_become_ok_as_its_runs_leave_the_period(

@@ -54,12 +54,21 @@ typed as (
         {{ json_text('started', '$.job_name') }} as job_name,
         {{ json_float('started', '$.timeout_seconds') }} as timeout_seconds,
         -- Verifications and erasures have a connection too, and bring nothing of it.
+        -- What follows the source system tells: a connection may have any name. A
+        -- job's name has it with as many characters (job_name_for, loaders/job.py).
         connection_name is not null
-        and strpos({{ json_text('started', '$.job_name') }}, '_ingest_') > 0
+        and substr(
+            {{ json_text('started', '$.job_name') }}, length(source_system) + 1, 8
+        ) = '_ingest_'
             as is_ingestion,
         coalesce({{ json_text('started', '$.parameters.retry') }}, 'false') = 'true'
             as reads_dead_letters,
-        {{ json_text('started', '$.parameters.until') }} is null as is_unbounded,
+        -- As loaders/alerts/of_jobs.py. The first of a list: json_value gives no list.
+        coalesce(
+            {{ json_text('started', '$.parameters.since') }},
+            {{ json_text('started', '$.parameters.until') }},
+            {{ json_text('started', '$.parameters.objects[0]') }}
+        ) is not null as is_partial,
         {{ json_integer('ingestion', '$.records_extracted') }} as records_extracted,
         {{ json_integer('ingestion', '$.new_dead_letters') }} as dead_letters,
         {{ json_integer('ingestion', '$.bytes') }} as bytes,
@@ -111,7 +120,7 @@ stated as (
         case when is_closed_as_orphaned then 'Orphaned' else real_error_type end
             as error_type,
         is_closed_as_orphaned or real_retryable as is_retryable,
-        is_ingestion and is_unbounded and not reads_dead_letters as is_sync,
+        is_ingestion and not is_partial and not reads_dead_letters as is_sync,
         is_ingestion and reads_dead_letters as is_retry
     from typed
 ),
