@@ -104,5 +104,5 @@ audit: install ## known vulnerabilities of the pinned packages (asks the network
 bench: install ## print the benchmarks' tables, write bench-results/
 	$(BIN)/python -m tests.bench
 
-clean: ## remove what make made, warehouses excepted
+clean: ## remove .venv, caches, logs and results; warehouses, state and profiles.yml stay
 	rm -rf $(VENV) target logs .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results

@@ -299,7 +299,7 @@ def _retrying(run: Callable[[], Result]) -> Result:
             if not _is_transient(error):
                 raise
         ceiling = min(30.0, 0.5 * 2**attempt)
-        time.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311
+        time.sleep(random.uniform(ceiling / 2, ceiling))
     return run()
 
 

@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name.lower().endswith("_proxy"):
             register_url_password(value)
     options = _parse(bind_relative_times(sys.argv[1:] if arguments is None else arguments))
-    configure_logging(options.log_format, options.debug)
+    one_of_several = getattr(options, "one_of_several", None)
+    configure_logging(options.log_format, options.debug, one_of_several)
     try:
         code: int = options.command(options)
         return code

@@ -24,7 +24,8 @@ DEFAULT_LOCK_WAIT = 300.0
 SANDBOX = "sandbox"
 SOURCES = ("gmail", "stripe")
 """Source systems that have a command, and marts of their own, tagged with the name."""
-_TOKEN_FILE = ".token.json"  # noqa: S105
+_SECRETS = ("token", "refresh_token", "client_secret", "private_key", "password")
+_TOKEN_FILE = ".token.json"  # noqa: S105 - the end of a file name
 
 # dlt reads these when it is imported.
 DLT_SETTINGS = {
@@ -73,6 +74,8 @@ class Target:
     type: str
     settings: Mapping[str, Any]
     profiles_dir: Path
+    has_inline_secrets: bool = False
+    """Whether profiles.yml itself holds secrets of it, and not the environment."""
 
     @property
     def schema(self) -> str:
@@ -95,6 +98,11 @@ class Target:
         if self.type == "duckdb":
             return str(self.path)
         return f"{self.settings.get('project')}.{self.schema}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine: a DuckDB file, or a stand-in for BigQuery."""
+        return self.type == "duckdb" or bool(self.settings.get("api_endpoint"))
 
     @property
     def shown(self) -> str:
@@ -145,12 +153,17 @@ def load_target(name: str | None = None) -> Target:
             " expected duckdb or bigquery"
         )
     _register_secrets(settings)
-    return Target(chosen, settings["type"], settings, directory)
+    inline = [name for name in (*_SECRETS, "keyfile_json") if settings.get(name)]
+    # Those of a stand-in are made up.
+    has_secrets = not settings.get("api_endpoint") and any(
+        settings[name] == outputs[chosen][name] for name in inline
+    )
+    return Target(chosen, settings["type"], settings, directory, has_secrets)
 
 
 def _register_secrets(settings: Mapping[str, Any]) -> None:
     """Remember the secrets of a profile; a key file's content is a mapping, its JSON, or base64."""
-    for name in ("token", "refresh_token", "client_secret", "private_key", "password"):
+    for name in _SECRETS:
         if settings.get(name):
             register_secret(str(settings[name]))
     content = settings.get("keyfile_json")
@@ -219,10 +232,13 @@ class Connection:
         return self.name == SANDBOX
 
 
-def load_connection(source_system: str, name: str | None) -> Connection:
+def load_connection(
+    source_system: str, name: str | None, target: Target | None = None
+) -> Connection:
     """The connection to use: the named one, the only one configured, or the sandbox.
 
-    Raises UsageError for an unknown or ambiguous name, ConfigError for broken files.
+    Generated objects get into a `target` that is not a local one only where the sandbox is named.
+    Raises UsageError for that and for an unknown or ambiguous name, ConfigError for broken files.
     """
     configured = sorted(set(_configured_connections(source_system)))
     if name is None:
@@ -230,6 +246,12 @@ def load_connection(source_system: str, name: str | None) -> Connection:
             raise UsageError(
                 f"{source_system}: connections {', '.join(configured)} are configured;"
                 " choose with --connection, or --all"
+            )
+        if not configured and target is not None and not target.is_local:
+            raise UsageError(
+                f"{source_system}: no connection is configured, and generated objects are not put"
+                f" into {target.shown} unasked; add [sources.{source_system}.NAME] to"
+                f" .dlt/secrets.toml, or say --connection {SANDBOX}"
             )
         name = configured[0] if configured else SANDBOX
     if name != SANDBOX and name not in configured:
@@ -244,7 +266,7 @@ def load_connection(source_system: str, name: str | None) -> Connection:
 
 
 def load_connections(
-    source_system: str, names: Sequence[str] | None, *, everything: bool
+    source_system: str, names: Sequence[str] | None, target: Target, *, everything: bool
 ) -> list[Connection]:
     """The connections to use: all that are configured, the named ones, or as load_connection.
 
@@ -253,7 +275,7 @@ def load_connections(
     if everything:
         names = sorted(set(_configured_connections(source_system)))
     chosen: Sequence[str | None] = list(dict.fromkeys(names or ())) or [None]
-    return [load_connection(source_system, name) for name in chosen]
+    return [load_connection(source_system, name, target) for name in chosen]
 
 
 def has_connections(source_system: str, name: str | None = None) -> bool:

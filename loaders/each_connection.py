@@ -19,14 +19,26 @@ ONE_OF_SEVERAL = "--one-of-several"
 """Option that the processes are started with: the source and connection that each is for."""
 
 
-def run_each(connections: Sequence[Connection], arguments: Sequence[str], parallel: int) -> int:
+def run_each(
+    connections: Sequence[Connection],
+    arguments: Sequence[str],
+    parallel: int,
+    *,
+    logs_json: bool = False,
+) -> int:
     """Run the same command once for each connection, `parallel` at a time.
 
-    Every run is a job of its own. Returns 0 when all of them did, else the first exit code
-    that is not 0, or 128 + the number of the signal that ended this process's work.
+    Of several at a time each line begins with the connection that it is of; not log lines in JSON,
+    which tell themselves.
+
+    Every run is a job of its own. Returns 0 when all of them did, else the lowest exit code that
+    is not 0 (what has failed goes before what was only busy), or 128 + the number of the signal
+    that ended this process's work.
     """
     has_many_sources = len({connection.source_system for connection in connections}) > 1
-    runs = _Runs(arguments, has_prefix=parallel > 1, names_source=has_many_sources)
+    runs = _Runs(
+        arguments, has_prefix=parallel > 1, logs_json=logs_json, names_source=has_many_sources
+    )
     with runs.forwarding_signals(), ThreadPoolExecutor(parallel) as pool:
         codes = dict(zip(connections, pool.map(runs.run, connections), strict=True))
     failed = [runs.label(connection) for connection, code in codes.items() if code]
@@ -36,16 +48,19 @@ def run_each(connections: Sequence[Connection], arguments: Sequence[str], parall
     )
     if runs.received:
         return 128 + runs.received
-    return next((code for code in codes.values() if code), 0)
+    return min((code for code in codes.values() if code), default=0)
 
 
 class _Runs:
     """The processes that run now, and the signal that ends them."""
 
-    def __init__(self, arguments: Sequence[str], *, has_prefix: bool, names_source: bool) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, has_prefix: bool, logs_json: bool, names_source: bool
+    ) -> None:
         self.received = 0
         self._command = [sys.executable, str(PROJECT_DIR / "loaders" / "run.py"), *arguments]
         self._has_prefix = has_prefix
+        self._logs_json = logs_json
         self._names_source = names_source
         self._processes: list[subprocess.Popen[str]] = []
         self._lock = threading.Lock()
@@ -61,6 +76,7 @@ class _Runs:
             if self.received:
                 return 128 + self.received
             piped = subprocess.PIPE if self._has_prefix else None
+            logged = None if self._logs_json else piped
             process = subprocess.Popen(  # noqa: S603 - this command again
                 [
                     *self._command,
@@ -68,7 +84,7 @@ class _Runs:
                     f"{connection.source_system}:{connection.name}",
                 ],
                 stdout=piped,
-                stderr=piped,
+                stderr=logged,
                 text=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )

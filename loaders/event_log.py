@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from loaders.config import state_dir
-from loaders.errors import WarehouseError, describe, redact, storable, without_secrets
+from loaders.errors import (
+    PayloadError,
+    WarehouseError,
+    describe,
+    redact,
+    storable,
+    without_secrets,
+)
+from loaders.payloads import admit
 from loaders.warehouse import Warehouse
 
 EVENT_TYPES = (
@@ -66,18 +74,13 @@ def log_event(
     `status` is `failed` for *.failed events and `ok` otherwise; the error message is
     redacted and cut to 500 characters. Raises ValueError for an unknown event type, a
     missing source_system or correlation_id, a failure without a message, or a payload
-    over 16 KB. A warehouse that cannot take the event is no error here: it is spooled.
+    over 16 KB or with what no warehouse keeps (NaN, integers beyond 64 bits).
+    A warehouse that cannot take the event is no error here: it is spooled.
     Raises EventNotKept when it cannot be spooled either.
     """
     failed = event_type.endswith(".failed")
     _check(event_type, source_system, correlation_id, error_message, failed)
-    text = None if payload is None else storable(_as_json(_without_secrets(payload)))
-    if text is not None and len(text.encode()) > MAX_PAYLOAD_BYTES:
-        raise ValueError(
-            f"{event_type}: payload of {len(text.encode())} bytes, expected at most"
-            f" {MAX_PAYLOAD_BYTES}; telemetry only, no object content"
-        )
-    event: dict[str, Any] = {
+    event = {
         "event_id": event_id or str(uuid.uuid4()),
         "event_type": event_type,
         "source_system": source_system,
@@ -89,8 +92,10 @@ def log_event(
         "created_at": (created_at or dt.datetime.now(dt.UTC)).isoformat(),
         "status": "failed" if failed else "ok",
         "error_message": redact(error_message) if error_message else None,
-        "payload": text,
+        "payload": None if payload is None else _payload_text(event_type, payload),
     }
+    # An event that no warehouse takes would be spooled, and keep every later run from beginning.
+    event = {name: storable(value) if value else value for name, value in event.items()}
     try:
         warehouse.insert_event(event)
     except Exception as error:  # noqa: BLE001 - whatever stops the insert, the event survives
@@ -143,8 +148,21 @@ def _check(
         )
 
 
-def _as_json(payload: Mapping[str, Any]) -> str:
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), default=str)
+def _payload_text(event_type: str, payload: Mapping[str, Any]) -> str:
+    """The payload's JSON. Raises ValueError for what a warehouse would refuse, or is too long."""
+    plain = _without_secrets(payload)
+    text = storable(json.dumps(plain, ensure_ascii=False, separators=(",", ":"), default=str))
+    size = len(text.encode())
+    if size > MAX_PAYLOAD_BYTES:
+        raise ValueError(
+            f"{event_type}: payload of {size} bytes, expected at most"
+            f" {MAX_PAYLOAD_BYTES}; telemetry only, no object content"
+        )
+    try:
+        admit(text)
+    except PayloadError as error:
+        raise ValueError(f"{event_type}: payload: {error}") from error
+    return text
 
 
 def _without_secrets(value: Any) -> Any:

@@ -360,7 +360,7 @@ def _end_now(job: Job, error: LandfallError) -> None:
     job.cancelled.set()
     job.warehouse.lock_wait = 0.0  # nothing may wait for a lock any more
     job.fail(error)
-    print(f"error: {describe(error)}", file=sys.stderr)
+    logger.error("error: %s", describe(error))
     job.tell()
     sys.stdout.flush()
     sys.stderr.flush()

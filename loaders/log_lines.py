@@ -43,7 +43,12 @@ def _told(error: BaseException) -> str:
 
 
 class _JsonFormatter(_Formatter):
-    """One JSON object a line, with the caller's trace id."""
+    """One JSON object a line, with the caller's trace id and, where several connections log to the
+    same place, the one that it is of."""
+
+    def __init__(self, connection: str | None) -> None:
+        super().__init__()
+        self._of = {"connection": connection} if connection else {}
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -52,16 +57,21 @@ class _JsonFormatter(_Formatter):
             "logger": record.name,
             "message": without_secrets(record.getMessage()),
             "trace_id": trace_id_from_environment(),
+            **self._of,
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 
-def configure_logging(log_format: str, debug: bool) -> None:
-    """Send log lines to stderr, as `text` or `json`; only the project's own below warnings."""
+def configure_logging(log_format: str, debug: bool, connection: str | None = None) -> None:
+    """Send log lines to stderr, as `text` or `json`; only the project's own below warnings.
+
+    With `connection`, lines in JSON say whose they are.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _Formatter("%(message)s"))
+    is_json = log_format == "json"
+    handler.setFormatter(_JsonFormatter(connection) if is_json else _Formatter("%(message)s"))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

@@ -18,13 +18,14 @@ from loaders.checks import Report
 from loaders.config import (
     SOURCES,
     Connection,
+    Target,
     has_connections,
     load_connection,
     load_connections,
 )
 from loaders.dead_letters import open_letters
 from loaders.each_connection import run_each
-from loaders.errors import LandfallError, UsageError
+from loaders.errors import LandfallError, UsageError, describe
 from loaders.ingest import (
     DeadLettered,
     FetchIncomplete,
@@ -45,7 +46,8 @@ _OF_SOME_OBJECTS = (DeadLettered, FetchIncomplete, PartlyFetched)
 
 def fetch(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py gmail`, `run.py stripe`: one run of each connection, further ones if asked for."""
-    return _each(options, warehouse, _chosen([options.source], options), _fetch)
+    chosen = _chosen([options.source], options, warehouse.target)
+    return _each(options, warehouse, chosen, _fetch)
 
 
 def retry(options: argparse.Namespace, warehouse: Warehouse) -> int:
@@ -54,7 +56,8 @@ def retry(options: argparse.Namespace, warehouse: Warehouse) -> int:
     1 also when some were left out, as nothing of their connection's name is configured.
     """
     if options.connection or options.one_of_several is not None:
-        return _each(options, warehouse, _chosen(_sources(options), options), _retry)
+        chosen = _chosen(_sources(options), options, warehouse.target)
+        return _each(options, warehouse, chosen, _retry)
     left_out: dict[tuple[str, str], int] = {}
     choose = functools.partial(_with_dead_letters, warehouse, options.source, left_out)
     return _each(options, warehouse, choose, _retry) or int(bool(left_out))
@@ -64,7 +67,7 @@ def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py check`: whether a run would find all it needs; 1 when it would not."""
     codes = []
     for source in _sources(options):
-        connection = load_connection(source, options.connection)
+        connection = load_connection(source, options.connection, warehouse.target)
         size = options.sandbox_size
         access_options = AccessOptions(sandbox_size=size, keep_sandbox=False)
         with open_access(connection, warehouse, access_options) as access:
@@ -75,8 +78,9 @@ def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
 
 
 def verify(options: argparse.Namespace, warehouse: Warehouse) -> int:
-    """`run.py verify`: compare a connection with its source; 1 when they differ."""
-    connection = load_connection(options.source, options.connection)
+    """`run.py verify`: compare a connection with its source; as diff(1) does, 1 when they differ
+    and 2 when that could not be found out."""
+    connection = load_connection(options.source, options.connection, warehouse.target)
     access_options = AccessOptions(options.sandbox_size, keep_sandbox=False)
     # With --json what is printed is one JSON object.
     elsewhere = sys.stderr if options.json else sys.stdout
@@ -93,6 +97,10 @@ def verify(options: argparse.Namespace, warehouse: Warehouse) -> int:
         )
         try:
             run_supervised(verification.job, verification.run)
+        except LandfallError as error:
+            if verification.report is None and error.exit_code == 1:
+                error.exit_code = 2
+            raise
         finally:
             if verification.report:
                 print_report(verification.report, as_json=options.json)
@@ -108,7 +116,9 @@ def _sources(options: argparse.Namespace) -> Sequence[str]:
     return found or SOURCES[:1]
 
 
-def _chosen(sources: Sequence[str], options: argparse.Namespace) -> Callable[[], list[Connection]]:
+def _chosen(
+    sources: Sequence[str], options: argparse.Namespace, target: Target
+) -> Callable[[], list[Connection]]:
     """The connections that the command line names, or --all."""
 
     def choose() -> list[Connection]:
@@ -119,7 +129,7 @@ def _chosen(sources: Sequence[str], options: argparse.Namespace) -> Callable[[],
             connection
             for source in sources
             for connection in load_connections(
-                source, options.connection, everything=options.all_connections
+                source, options.connection, target, everything=options.all_connections
             )
         ]
 
@@ -171,7 +181,8 @@ def _each(
         return 0
     if len(connections) == 1:
         return run(options, connections[0], warehouse)
-    return run_each(connections, options.arguments, options.parallel)
+    logs_json = options.log_format == "json"
+    return run_each(connections, options.arguments, options.parallel, logs_json=logs_json)
 
 
 def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Warehouse) -> int:
@@ -256,6 +267,10 @@ def _log_failed_start(
         source_system=source_system,
         parameters={"connection": ", ".join(names) if names else None},
     )
-    job.start()
+    try:
+        job.start()
+    except LandfallError as unlogged:
+        # What the run is to end with is what kept it from starting.
+        logger.warning("not in the job log: %s", describe(unlogged))
     job.fail(error)
     job.tell()

@@ -47,6 +47,7 @@ def upsert_objects(
     volatile_keys: Collection[str] = (),
     correlation_id: str | None = None,
     warehouse: Warehouse | None = None,
+    max_duration: float = 3000.0,
 ) -> UpsertResult:
     """Land objects in batches and merge them into raw_objects in one statement.
 
@@ -58,6 +59,10 @@ def upsert_objects(
     three events. With a `correlation_id` it is a part of the caller's run, and with
     `merge=False` it only lands: the next merge takes the objects in. Neither writes
     events.
+
+    As a job it holds the connection: another run of it waits. `objects` is to end within
+    `max_duration` seconds: 25 minutes after that another run takes this one for dead, and it ends
+    with LeaseLost. It tells no alert, and signals are the caller's.
 
     Raises ValueError for a missing argument and LandfallError when the job fails; then
     job.failed is written and what was landed waits for the next merge.
@@ -77,7 +82,8 @@ def upsert_objects(
         objects, source_system, object_type, idem_key_fn, created_at_fn, volatile_keys
     )
     if merge and correlation_id is None:
-        return _as_job(source, warehouse, connection_name, batch_size)
+        options = IngestOptions(batch_size=batch_size, max_duration=max_duration)
+        return _as_job(source, warehouse, connection_name, options)
     return _within_run(source, warehouse, connection_name, batch_size, merge, correlation_id)
 
 
@@ -126,14 +132,14 @@ class _IterableSource:
 
 
 def _as_job(
-    source: _IterableSource, warehouse: Warehouse, connection_name: str, batch_size: int | None
+    source: _IterableSource, warehouse: Warehouse, connection_name: str, options: IngestOptions
 ) -> UpsertResult:
     ingestion = Ingestion(
         warehouse,
         lambda: source,
         source_system=source.source_system,
         connection_name=connection_name,
-        options=IngestOptions(batch_size=batch_size),
+        options=options,
     )
     ingestion.run()
     summary = ingestion.summary

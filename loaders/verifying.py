@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from loaders import transform
 from loaders.errors import LandfallError, PayloadError
-from loaders.inventory import ERASED, ERRORS, EXCUSES, MISSING, Inventory, TypeOutcome
+from loaders.inventory import ALTERED, ERASED, ERRORS, EXCUSES, MISSING, Inventory, TypeOutcome
 from loaders.items import FetchRequest, ObservationClock, Source, Usage
 from loaders.job import Job, job_name_for
 from loaders.payloads import admit
@@ -172,10 +172,11 @@ class Verification:
 
     def _failure(self, report: Report) -> str:
         counts = ", ".join(f"{report.totals[kind]} {kind}" for kind in ERRORS)
+        altered = "; of what is altered see docs/duties.md first" if report.totals[ALTERED] else ""
         return (
             f"{self.job.source_system}: connection '{self.job.connection_name}' does not hold what"
             f" the source has: {counts};"
-            f' "run.py {self.job.source_system} --full-resync" reads all of it again'
+            f' "run.py {self.job.source_system} --full-resync" reads all of it again{altered}'
         )
 
 

@@ -310,7 +310,7 @@ class DuckDBWarehouse(Warehouse):
                         _holder(error),
                         self.lock_wait,
                     )
-            time.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))  # noqa: S311
+            time.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))
 
 
 def _holder(error: duckdb.Error) -> str:

@@ -31,7 +31,9 @@ def add(commands: Any) -> None:
 def _alert(options: argparse.Namespace) -> int:
     configure_dlt()
     from loaders.alerts.channels import configured_channels
+    from loaders.private_files import warn_of_open_secrets
 
+    warn_of_open_secrets("alerts")
     channels = configured_channels()
     if not channels:
         raise ConfigError(

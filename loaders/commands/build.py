@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from loaders.commands.parsers import add_command, warehouse_of
@@ -17,7 +19,8 @@ def add(commands: Any) -> None:
         run,
         "dbt build as a logged job",
         "Everything after the options goes to dbt build, such as --select. Unlike a plain"
-        " dbt build, a project that does not compile is logged as job.failed too.",
+        " dbt build, a project that does not compile is logged as job.failed too, and dbt's"
+        " artifacts are written only with --write-json.",
     )
     build.usage = "run.py build [options] [DBT_ARGUMENT ...]"
 
@@ -30,9 +33,8 @@ def run(options: argparse.Namespace) -> int:
 
     warehouse = warehouse_of(options)
     arguments: list[str] = options.dbt_arguments
-    job = Job(
-        warehouse, job_name="build", source_system="dbt", parameters={"dbt_arguments": arguments}
-    )
+    parameters = {"dbt_arguments": _recorded(arguments)}
+    job = Job(warehouse, job_name="build", source_system="dbt", parameters=parameters)
 
     def work() -> None:
         job.start()
@@ -54,3 +56,15 @@ def run(options: argparse.Namespace) -> int:
     run_supervised(job, work)
     print(f"run: {job.correlation_id}")
     return 0
+
+
+def _recorded(arguments: Sequence[str]) -> list[str]:
+    """The arguments that job.started has room for, and how many it leaves out."""
+    from loaders.event_log import MAX_PAYLOAD_BYTES
+
+    room = MAX_PAYLOAD_BYTES // 2
+    for number, argument in enumerate(arguments):
+        room -= len(json.dumps(argument))
+        if room < 0:
+            return [*arguments[:number], f"… {len(arguments) - number} more"]
+    return [*arguments]

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
         "compare the warehouse with what the source has",
         "Lists every object at the source and says what is missing, extra or stale; what has"
         " changed since the last run is no error. Writes no data; the outcome is logged as a job."
-        " Exit code 1 when they differ.",
+        " Exit code 1 when they differ, 2 when they could not be compared.",
     )
     verify.add_argument("source", choices=SOURCES)
     add_connection(verify)

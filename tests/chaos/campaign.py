@@ -58,6 +58,7 @@ class Campaign:
         line = {
             "case": outcome.case.name,
             "is_passed": outcome.is_passed,
+            "was_killed": outcome.was_killed,
             "exit_code": outcome.exit_code,
             "seconds": round(outcome.seconds, 2),
             "violations": outcome.violations,

@@ -23,11 +23,13 @@ class Display:
         self._is_terminal = output.isatty()
         self._began = time.monotonic()
         self._done = 0
+        self._missed = 0
         self.failed = 0
 
     def show(self, outcome: Outcome, advice: Sequence[str]) -> None:
         """Count a case; `advice` says what to do about one that failed."""
         self._done += 1
+        self._missed += not outcome.was_killed
         self.failed += not outcome.is_passed
         if not outcome.is_passed:
             self._print("\n      ".join([self._line(outcome), *_shown(outcome), *advice]))
@@ -45,9 +47,9 @@ class Display:
         earlier = f", {before} passed before" if before else ""
         skipped = self._left - self._done
         missing = f", {skipped} not run" if skipped else ""
-        self._print(
-            f"{passed} passed, {self.failed} failed{earlier}{missing}; {minutes} min {seconds} s"
-        )
+        too_late = f"; {self._missed} had ended before their instant" if self._missed else ""
+        counts = f"{passed} passed, {self.failed} failed{earlier}{missing}{too_late}"
+        self._print(f"{counts}; {minutes} min {seconds} s")
 
     def _line(self, outcome: Outcome) -> str:
         verdict = "ok  " if outcome.is_passed else "FAIL"

@@ -55,6 +55,8 @@ class Outcome:
     exit_code: int
     seconds: float
     violations: tuple[str, ...]
+    was_killed: bool = True
+    """False when the victim had ended before its instant: such a case proves nothing of a kill."""
 
     @property
     def is_passed(self) -> bool:
@@ -142,11 +144,12 @@ class _Worker:
         self._begin(scenario)
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(self._kept(scenario), directory)
-        exit_codes, found = [], []
+        exit_codes, found, was_killed = [], [], True
         for stage in _STAGES:
             log = directory / f"{stage}.log"
             if stage == "killed":
-                exit_codes.append(self._kill(scenario, case, log))
+                code, was_killed = self._kill(scenario, case, log)
+                exit_codes.append(code)
                 if case.delay is None and exit_codes[0] == 0:
                     found.append(f"kill: {case.name} was never reached")
             elif stage == "clean":
@@ -159,7 +162,8 @@ class _Worker:
                 self._slot.tear_cache(case.cache_kept)
             self._slot.take_snapshot(directory / stage)
         found += self._examine(case, directory, exit_codes)
-        outcome = Outcome(case, exit_codes[0], time.monotonic() - began, tuple(found))
+        seconds = time.monotonic() - began
+        outcome = Outcome(case, exit_codes[0], seconds, tuple(found), was_killed)
         record = {**dataclasses.asdict(outcome), "exit_codes": exit_codes}
         (directory / OUTCOME).write_text(json.dumps(record))
         return outcome
@@ -209,17 +213,18 @@ class _Worker:
                 f" {run.exit_code}: {log.read_text()}"
             )
 
-    def _kill(self, scenario: Scenario, case: Case, log: Path) -> int:
+    def _kill(self, scenario: Scenario, case: Case, log: Path) -> tuple[int, bool]:
+        """The victim's exit code, and whether its instant came before its end."""
         if case.is_cold:
-            return self._kill_cold(scenario, case, log)
+            return self._kill_cold(scenario, case, log), True
         pid = self._fork_loader(scenario, log, (scenario.victim,), case)
         if case.delay is None:
-            return wait_or_kill(pid)
+            return wait_or_kill(pid), True
         code = wait(pid, case.delay)
-        if code is None:
-            os.kill(pid, case.signal)
-            code = wait_or_kill(pid)
-        return code
+        if code is not None:
+            return code, False
+        os.kill(pid, case.signal)
+        return wait_or_kill(pid), True
 
     def _kill_cold(self, scenario: Scenario, case: Case, log: Path) -> int:
         """Start `loaders/run.py` as a user does, and kill it while it fetches."""

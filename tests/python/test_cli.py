@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from loaders import cli, errors
-from loaders.config import PROJECT_DIR, Connection, load_connection
+from loaders.config import PROJECT_DIR, Connection, load_connection, load_target
 from loaders.errors import ConfigError
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.sandbox import Sandbox
@@ -200,6 +200,26 @@ def test_a_wrong_connection_option_is_named(
     monkeypatch.setenv(f"SOURCES__GMAIL__ONE__{option.upper()}", value)
     with pytest.raises(ConfigError, match=f"sources.gmail.one.*{named}"):
         GmailConfig.from_connection(load_connection("gmail", None))
+
+
+@pytest.mark.parametrize("command", ["gmail", "stripe", "check", "verify gmail"])
+def test_generated_objects_get_into_production_only_when_asked_for(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setenv("LANDFALL_BIGQUERY_METHOD", "service-account")
+    monkeypatch.setenv("LANDFALL_BIGQUERY_KEYFILE", str(tmp_path / "missing.json"))
+    code, out, err = run_main(capsys, *command.split(), "--target", "prod")
+    assert (code, out) == (2, "")
+    # That the warehouse cannot be used either is told, and is not what it ends with.
+    *unlogged, error = err.splitlines()
+    assert "no connection is configured" in error
+    assert "--connection sandbox" in error
+    assert all("missing.json" in line for line in unlogged)
+    assert load_connection("gmail", "sandbox", load_target("prod")).is_sandbox
 
 
 def test_a_secret_option_is_never_printed(

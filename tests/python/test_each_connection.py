@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from loaders.config import PROJECT_DIR
+from loaders.job import Job
 from loaders.sandbox import Sandbox
 from loaders.warehouse import Warehouse
 
@@ -50,6 +51,35 @@ def jobs(warehouse: Warehouse) -> dict[str, list[str]]:
         )
         for (correlation_id,) in rows
     }
+
+
+def test_one_that_is_busy_does_not_hide_one_that_has_failed(
+    warehouse: Warehouse, project: Project, mailboxes: dict[str, Sandbox]
+) -> None:
+    running = Job(
+        warehouse,
+        job_name="gmail_ingest_ann",
+        source_system="gmail",
+        connection_name="ann",
+    )
+    running.start()
+    done = project.run_cli("gmail", "--all", "--lock-wait", "0s")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[-1] == "3 connections: 1 completed, 2 did not: ann, bob"
+    done = project.run_cli("gmail", "--connection=ann", "--connection=cid", "--lock-wait", "0s")
+    assert done.returncode == 75, done.stderr
+
+
+def test_log_lines_in_json_stay_json_and_say_whose_they_are(
+    warehouse: Warehouse, project: Project, mailboxes: dict[str, Sandbox]
+) -> None:
+    chosen = ("--connection=ann", "--connection=bob", "--parallel=2", "--log-format=json")
+    done = project.run_cli("gmail", *chosen, "--lock-wait", "120s")
+    assert done.returncode == 1, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    errors = [line for line in lines if line["level"] == "error"]
+    assert [line["connection"] for line in errors] == ["gmail:bob"]
+    assert "[ann] " in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -102,7 +132,10 @@ def test_a_signal_ends_all_of_them(
     for sandbox in mailboxes.values():
         sandbox.settings(latency=1.0)
     process = subprocess.Popen(
-        [sys.executable, str(PROJECT_DIR / "loaders" / "run.py"), "gmail", "--all"],
+        [
+            *(sys.executable, str(PROJECT_DIR / "loaders" / "run.py")),
+            *("gmail", "--all", "--log-format", "json"),
+        ],
         env=dict(os.environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -117,7 +150,10 @@ def test_a_signal_ends_all_of_them(
     while not jobs(warehouse) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=60)
+    [line] = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert (line["level"], line["connection"]) == ("error", "gmail:ann")
+    assert "interrupted by signal 15" in line["message"]
     assert process.returncode == 128 + signal.SIGTERM
     [(name, types)] = jobs(warehouse).items()
     assert name == "ann"

@@ -303,6 +303,28 @@ def test_an_unpaired_surrogate_does_not_keep_an_event_out(warehouse: Warehouse) 
     assert (event["error_message"], event["payload"]) == ("no file ?.txt", {"path": "?"})
 
 
+def test_an_unpaired_surrogate_in_a_name_does_not_keep_an_event_out(warehouse: Warehouse) -> None:
+    names = ("source_system", "connection_name", "object_type", "idem_key", "correlation_id")
+    log(warehouse, trace_id="\udcff", **dict.fromkeys(names, "a\udcff"))
+    assert spooled(warehouse) == []
+    [event] = events(warehouse)
+    assert [event[name] for name in (*names, "trace_id")] == ["a?"] * 5 + ["?"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), 2**64, [{"deep": 2**70}], {1: "a", "1": "b"}],
+    ids=["NaN", "infinity", "65 bits", "70 bits, deep inside", "one name twice"],
+)
+def test_a_number_that_no_warehouse_keeps_is_refused(
+    warehouse: Warehouse, broken: Warehouse, value: Any
+) -> None:
+    """Spooled, it would be refused by the next run too, and that would get no further."""
+    with pytest.raises(ValueError, match="payload: "):
+        log(broken, payload={"n": value})
+    assert spooled(warehouse) == []
+
+
 def test_nothing_follows_the_end_of_a_run(warehouse: Warehouse) -> None:
     """A signal ends the run; its work notices, and has a failure of its own to tell."""
     job = Job(warehouse, job_name="next", source_system="acme", connection_name="acct1")

@@ -19,6 +19,8 @@ import pytest
 
 from loaders.sandbox import Sandbox
 from loaders.warehouse import Warehouse
+from tests.peers.install import PeerUnavailable
+from tests.peers.missing import unavailable
 from tests.python.conftest import LABELS, Run, run_gmail, stored
 
 pytestmark = pytest.mark.slow
@@ -34,10 +36,10 @@ def corpus() -> dict[str, bytes]:
         folder = resources.files("test.test_email") / "data"
         found = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     except (ModuleNotFoundError, OSError):
-        pytest.skip(NO_CORPUS)
+        unavailable(PeerUnavailable(NO_CORPUS))
     mails = {name: raw for name, raw in found.items() if name.startswith("msg_")}
     if len(mails) < 40:
-        pytest.skip(NO_CORPUS)
+        unavailable(PeerUnavailable(NO_CORPUS))
     return mails
 
 

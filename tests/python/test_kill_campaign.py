@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import io
 import signal
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_a_directory_with_a_campaign_takes_no_other(tmp_path: Path) -> None:
 def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
     output = io.StringIO()
     display = Display(3, 2, output)
-    display.show(passed(CASES[0]), ["again: …"])
+    display.show(dataclasses.replace(passed(CASES[0]), was_killed=False), ["again: …"])
     display.show(passed(CASES[1], "stored: message 1 is missing"), ["again: …"])
     display.close()
     lines = output.getvalue().splitlines()
@@ -99,4 +100,6 @@ def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
     assert lines[1].startswith(f"FAIL {CASES[1].name} ")
     assert lines[1].endswith("3/3, 1 failed, 0 min left")
     assert [line.strip() for line in lines[2:4]] == ["stored: message 1 is missing", "again: …"]
-    assert lines[4].startswith("1 passed, 1 failed, 1 passed before; ")
+    counts, missed, _ = lines[4].split("; ")
+    assert counts == "1 passed, 1 failed, 1 passed before"
+    assert missed == "1 had ended before their instant"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from loaders.config import PROJECT_DIR
 from loaders.errors import LandfallError, SourceError
 from loaders.ingest import IngestOptions
 from loaders.inventory import ERRORS, Inventory
@@ -198,6 +200,33 @@ def test_a_planted_loss_is_found(
     assert f"1 {kind}" in failed["error_message"]
 
 
+@pytest.mark.parametrize("planted", ["another text", "no payload"])
+def test_what_is_altered_is_mended_as_the_docs_say(
+    verified: Warehouse, server: Sandbox, planted: str
+) -> None:
+    source, _, statement = PLANTED[planted]
+    verified.execute(statement.format(raw="events.raw_objects"))
+    seen = "select idem_key, first_seen from events.raw_objects order by idem_key"
+    first_seen = verified.execute(seen)
+    report, error = verify(verified, server, source, with_payloads=True)
+    assert report is not None
+    assert "docs/duties.md" in str(error)
+    [(_, external_id)] = report.ids["altered"]
+    duties = (PROJECT_DIR / "docs" / "duties.md").read_text()
+    [mend] = re.findall(r"update events\.raw_objects.*?;", duties)
+    verified.execute(mend.replace("…", external_id))
+    options = IngestOptions(full_resync=True)
+    if source == "gmail":
+        run = run_gmail(verified, server, options)
+    else:
+        run = run_stripe(verified, server, options, objects=OBJECTS)
+    assert run.error is None
+    report, error = verify(verified, server, source, with_payloads=True)
+    assert error is None
+    assert differences(report) == {}
+    assert verified.execute(seen) == first_seen
+
+
 def test_a_change_that_no_event_tells_of_is_stale(verified: Warehouse, server: Sandbox) -> None:
     changed = server.change_stripe(update_silently={"charge": 2})["affected"]["update_silently"]
     report, error = verify(verified, server, "stripe")
@@ -334,7 +363,7 @@ def test_expired_history_and_another_mailbox_cannot_be_verified(
     assert "another mailbox" in str(error)
 
 
-def test_the_command_prints_json_and_exits_with_1_when_they_differ(
+def test_the_command_prints_json_and_its_exit_code_tells_what_was_found(
     verified: Warehouse,
     server: Sandbox,
     monkeypatch: pytest.MonkeyPatch,
@@ -353,6 +382,10 @@ def test_the_command_prints_json_and_exits_with_1_when_they_differ(
     assert found["totals"] == {**dict.fromkeys(ERRORS, 0), "missing": count}
     assert len(found["ids"]["missing"]) == 3
     assert f"{count} missing" in err
+    server.set_faults([{"times": None, "action": {"status": 401}}])
+    code, out, err = run_main(capsys, "verify", "gmail", "--json")
+    assert (code, out) == (2, "")
+    assert "refused with 401" in err
 
 
 def test_excuses_are_of_a_type_and_parts_have_those_of_their_parents() -> None:

@@ -41,7 +41,7 @@ def gmail_access(
             api_base_url=sandbox.base_url,
             units_per_minute=config.units_per_minute or SANDBOX_UNITS_PER_MINUTE,
         )
-        credentials = Credentials(token="sandbox")  # noqa: S106
+        credentials = Credentials(token="sandbox")  # noqa: S106 - it opens a local server alone
         found = FoundCredentials(credentials, "sandbox", "none needed")
         yield _access(connection, warehouse, lambda: found, lambda: config)
 

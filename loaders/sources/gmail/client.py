@@ -273,7 +273,7 @@ class GmailClient:
                 f"gmail: {method} failed {attempt} times, last with {cause}; run again later"
             ) from error
         ceiling = min(60.0, self.config.backoff_seconds * 2 ** (attempt - 1))
-        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))  # noqa: S311
+        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))
         if is_throttled:
             self._bucket.slow_down(wait)
         return wait

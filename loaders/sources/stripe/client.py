@@ -172,7 +172,7 @@ class StripeClient:
                 f"stripe: {endpoint} failed {attempt} times, last with {cause}; run again later"
             )
         ceiling = min(_LONGEST_WAIT, self.config.backoff_seconds * 2 ** (attempt - 1))
-        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))  # noqa: S311
+        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))
         if is_throttled:
             assert answer is not None
             self._slow_down(endpoint, answer, wait)
