@@ -30,8 +30,10 @@ MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "st
 logger = logging.getLogger(__name__)
 
 _MAX_BUILDS = 4
-# An ingestion needs neither dbt's artifacts nor its debug log, which cost a second a run.
-_QUIETLY = ("--quiet", "--no-write-json", "--log-level-file", "info")
+# An ingestion does not need dbt's debug log, which takes time.
+_QUIETLY = ("--quiet", "--log-level-file", "info")
+# dbt's artifacts quote the warehouse and the arguments: they are for who asks for them.
+_WRITE_JSON = {"--write-json", "--no-write-json"}
 # What BigQuery says of the MERGE's job; DuckDB says nothing.
 _MERGE_STATISTICS = ("rows_affected", "bytes_processed", "bytes_billed", "slot_ms", "job_id")
 _FAILED = {"error", "fail", "runtime error", "partial success"}
@@ -83,7 +85,7 @@ def _until_settled(once: Callable[[], BuildResult]) -> BuildResult:
             return result
         logger.warning("%s; once more", result.error)
         ceiling = 2.0 * 2**attempt
-        time.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311
+        time.sleep(random.uniform(ceiling / 2, ceiling))
     return once()
 
 
@@ -112,7 +114,7 @@ def bootstrap(warehouse: Warehouse) -> None:
         result = _until_settled(lambda: _bootstrap_once(warehouse.target))
         if result.error is None:
             return
-        time.sleep(random.uniform(0.5, 1.5))  # noqa: S311
+        time.sleep(random.uniform(0.5, 1.5))
         before, present = present, warehouse.columns()
         if present == before:
             raise result.error
@@ -179,6 +181,7 @@ def _invoke(
 
     arguments = [
         *(_QUIETLY if quiet else ()),
+        *(() if _WRITE_JSON.intersection(command) else ("--no-write-json",)),
         "--log-path",
         str(state_dir() / "logs" / target.key),
         *command,

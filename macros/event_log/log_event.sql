@@ -6,8 +6,6 @@
         "log_event: event_type must be one of " ~ allowed | join(', ') ~ ", got " ~ event_type
     ) }}
 {%- endif -%}
-{%- set trace_parent = env_var('TRACEPARENT', '').split('-') -%}
-{%- set trace_id = trace_parent[1] if trace_parent | length == 4 else none -%}
 insert into {{ source('telemetry', 'event_log') }} (
     event_id,
     event_type,
@@ -26,7 +24,7 @@ select
     'dbt',
     'job_run',
     {{ text_literal(correlation_id()) }},
-    {{ text_literal(trace_id) }},
+    {{ text_literal(trace_id()) }},
     {{ timestamp_now() }},
     {{ text_literal('failed' if event_type == 'job.failed' else 'ok') }},
     {{ text_literal(error_message) }},

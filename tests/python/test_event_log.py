@@ -99,7 +99,14 @@ def test_a_given_trace_id_wins_over_traceparent(
 
 @pytest.mark.parametrize(
     "value",
-    ["", "nonsense", f"00-{TRACE_ID}", f"00-{TRACE_ID.upper()}-00f067aa0ba902b7-01", "a-b-c-d"],
+    [
+        "",
+        "nonsense",
+        f"00-{TRACE_ID}",
+        f"00-{TRACE_ID.upper()}-00f067aa0ba902b7-01",
+        "a-b-c-d",
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+    ],
 )
 def test_a_malformed_traceparent_is_no_trace_id(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, value: str

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from loaders import transform
+from loaders.errors import MAX_MESSAGE
+from loaders.event_log import MAX_PAYLOAD_BYTES, trace_id_from_environment
 from loaders.items import Observed
 from loaders.warehouse import Warehouse
 
@@ -106,19 +110,172 @@ def test_the_selection_is_recorded(core: Warehouse, project: Project) -> None:
 
 
 @on_both_targets
+def test_what_is_no_name_of_the_project_is_not_recorded(core: Warehouse, project: Project) -> None:
+    """A key may be typed anywhere."""
+    known = ("1+raw_objects", "stg_landed_*", "tag:stripe,config.materialized:seed", "models/core")
+    unknown = (CANARY, f"tag:{CANARY}", f"raw_objects,{CANARY}", "raw_objects é", "sk_live_4242")
+    arguments = ("--select", *known, *unknown, "--exclude", "raw_objects", CANARY)
+    assert project.run_dbt("run", *arguments).success
+    parameters = events(core)[0]["payload"]["parameters"]
+    assert parameters["select"] == [*known, "…"]
+    assert parameters["exclude"] == ["raw_objects", "…"]
+    assert CANARY not in json.dumps(events(core), default=str)
+
+
+def test_a_long_selection_is_recorded_in_part(core: Warehouse, project: Project) -> None:
+    names = [f"{number}+raw_objects" for number in range(1, 3001)]
+    others = [f"accepted_violations+{number}" for number in range(1, 3001)]
+    selection = ("--select", *names, ",".join(names), "--exclude", *others)
+    assert project.run_dbt("run", *selection).success
+    started = events(core)[0]
+    payload = started["payload"]
+    assert len(json.dumps(payload).encode()) <= MAX_PAYLOAD_BYTES
+    assert payload["parameters"]["select"][:2] == names[:2]
+    shown = len(payload["parameters"]["select"]) - 1
+    assert payload["parameters"]["select"][-1] == f"… {len(names) + 1 - shown} more"
+
+
+def test_a_wrapped_build_records_a_long_selection_in_part(
+    core: Warehouse, project: Project
+) -> None:
+    names = [f"{number}+raw_objects" for number in range(1, 3001)]
+    done = project.run_cli("build", "--exclude-resource-type", "test", "--select", *names)
+    assert done.returncode == 0, done.stderr
+    started = events(core)[0]["payload"]
+    assert len(json.dumps(started).encode()) <= MAX_PAYLOAD_BYTES
+    arguments = started["parameters"]["dbt_arguments"]
+    assert arguments[:4] == ["--exclude-resource-type", "test", "--select", names[0]]
+    assert arguments[-1] == f"… {3 + len(names) - (len(arguments) - 1)} more"
+
+
+@pytest.mark.parametrize("value", [f'"{CANARY}"', "[3600]", "-1", "null"])
+def test_a_timeout_that_is_no_number_is_refused(
+    core: Warehouse, project: Project, value: str
+) -> None:
+    """Runs that look for orphans count with it."""
+    result = project.run_dbt("run", *CORE, "--vars", '{"timeout_seconds": ' + value + "}")
+    assert not result.success
+    assert "timeout_seconds: expected a number of seconds" in str(result.exception)
+    assert CANARY not in json.dumps(events(core), default=str)
+
+
+@on_both_targets
 def test_a_failing_model_is_a_failed_job_without_the_value(
     core: Warehouse, project: Project
 ) -> None:
-    land(core, '{"id": "' + CANARY + '", broken')
+    land(core, '{"id": "' + CANARY + "\", broken it's " + CANARY)
     assert not project.run_dbt("run", *CORE).success
     started, failed = events(core)
     assert failed["event_type"] == "job.failed"
     assert failed["correlation_id"] == started["correlation_id"]
     assert failed["status"] == "failed"
-    assert "raw_objects" in failed["error_message"]
+    assert failed["error_message"].startswith("1 dbt node(s) failed: raw_objects (")
+    assert " Error); see " in failed["error_message"]
     assert failed["payload"]["error_type"] == "TransformFailed"
     assert failed["payload"]["step"] == "merge"
     assert CANARY not in json.dumps(events(core), default=str)
+
+
+def rendered(project: Project, expression: str) -> Any:
+    """What a Jinja expression is in dbt, where the project's macros are."""
+    inline = "{{ (" + expression + ") | tojson }}"
+    compiled = project.run_dbt("compile", "--inline", inline)
+    assert compiled.success, compiled.exception
+    return json.loads(compiled.result.results[0].node.compiled_code)
+
+
+def messages(project: Project, failures: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """What job.failed says of each of these lists of failed results."""
+    literal = repr(json.dumps(failures))
+    calls = ", ".join(f"failed_nodes_message(given[{number}])" for number in range(len(failures)))
+    found: list[str] = rendered(project, f"[{calls}]".replace("given", f"fromjson({literal})"))
+    return found
+
+
+def failure(message: str | None, name: str = "raw_objects", **node: Any) -> dict[str, Any]:
+    config = {"fail_calc": "count(*)"}
+    return {"status": "error", "message": message, "node": {"name": name, "config": config} | node}
+
+
+IN_MODEL = "in model raw_objects (models/core/raw_objects.sql)\n  "
+# What dbt hands on of a failed node, and what of it is surely no content.
+OF_FAILURES: dict[str, str] = {
+    f"Database Error {IN_MODEL}Syntax error; last read: '\"dear it's {CANARY}": "Syntax error",
+    f"Database Error {IN_MODEL}Invalid timestamp: {CANARY}": "Database Error",
+    f"Database Error {IN_MODEL}int64 overflow: {CANARY}": "Database Error",
+    f"Database Error {IN_MODEL}{CANARY} Diary Error: 5": "Database Error",
+    f"Database Error {IN_MODEL}Dear Diary Error: {CANARY}": "Database Error",
+    f"Database Error {IN_MODEL}Access Denied: {CANARY}": "Access Denied",
+    f"Database Error {IN_MODEL}Quota exceeded: {CANARY}": "Quota exceeded",
+    f"Runtime Error {IN_MODEL}Conversion Error: Type INT64 with value {CANARY}": "Conversion Error",
+    f"Runtime Error {IN_MODEL}Binder Error: no {CANARY}\n\nLINE 1: {CANARY}": "Binder Error",
+    f"Runtime Error {IN_MODEL}http://user:{CANARY}@proxy/ Bearer {CANARY}": "Runtime Error",
+    f"Compilation Error {IN_MODEL}{CANARY}\n  \n  > in macro x": "Compilation Error",
+    f"landfall-on-run-start-0 failed, error:\n Catalog Error: {CANARY}": "Catalog Error",
+    f"{CANARY}\n{CANARY}\nConversion Error: {CANARY}": "error",
+    f"Got 2 results, configured to fail if != 0\n{CANARY}": "error",
+    f"Got {CANARY} results, configured to fail if != 0": "error",
+    f"Got 2 results, configured to fail if {CANARY}": "error",
+    "Got 1 result, configured to fail if != 0": "Got 1 result, configured to fail if != 0",
+    "Got 12 results, configured to fail if >10": "Got 12 results, configured to fail if >10",
+    "": "error",
+    **dict.fromkeys(HOSTILE_TEXTS.values(), "error"),
+}
+
+
+def test_a_failed_job_s_message_has_names_and_kinds_of_errors_alone(project: Project) -> None:
+    said = messages(project, [[failure(message)] for message in OF_FAILURES])
+    for message, kind, line in zip(OF_FAILURES, OF_FAILURES.values(), said, strict=True):
+        assert line.startswith(f"1 dbt node(s) failed: raw_objects ({kind}); see "), message
+        assert CANARY not in line
+    assert len({line.partition("; see ")[2] for line in said}) == 1
+    assert f"{project.state_dir}/logs/dbt.log" in said[0]
+
+
+def test_a_number_of_results_that_is_a_value_is_left_out(project: Project) -> None:
+    """A test may count otherwise, with fail_calc: max(amount)."""
+    failed = failure(
+        "Got 7654321 results, configured to fail if != 0", config={"fail_calc": "max(x)"}
+    )
+    [line] = messages(project, [[failed]])
+    assert "raw_objects (error)" in line
+    assert "7654321" not in line
+
+
+def test_a_failed_job_s_message_has_500_characters_at_most(project: Project) -> None:
+    got = f"Got {9 * 10**17} results, configured to fail if >= {9 * 10**17}"
+    long = [
+        [failure(got, name="n" * 300)] * 12_345,
+        [failure(got, name="n" * 300)],
+        [failure(None, name=f"node_{number}") for number in range(1000)],
+        [failure(got, name=f"node_{number}") for number in range(3)],
+    ]
+    said = messages(project, long)
+    assert max(map(len, said)) <= MAX_MESSAGE
+    assert "nnn… (Got 9" in said[0]
+    assert ", 12344 more; see " in said[0]
+    assert "more" not in said[1]
+    assert said[2].startswith("1000 dbt node(s) failed: node_0 (error), node_1 (error), ")
+    assert len(said[2]) > MAX_MESSAGE - 30
+    for line in said:
+        assert "/dbt.log, invocation " in line
+    for number in range(3):
+        assert f"node_{number} ({got})" in said[3]
+
+
+@pytest.mark.parametrize("directory", ["d" * 200, "a;b", "a\nb"])
+def test_a_strange_path_is_not_repeated(project: Project, directory: str) -> None:
+    strange = dataclasses.replace(project, directory=project.directory / directory)
+    [line] = messages(strange, [[failure("")]])
+    assert "; see dbt's log, invocation " in line
+
+
+def test_without_a_log_file_dbt_s_output_is_where_to_read_on(
+    core: Warehouse, project: Project
+) -> None:
+    core.execute("create or replace view events.stg_landed_objects as select 1 as y")
+    assert not project.run_dbt("run", "--select", "raw_objects", "--log-level-file", "none").success
+    assert "; see dbt's output, invocation " in events(core)[-1]["error_message"]
 
 
 @on_both_targets
@@ -137,7 +294,8 @@ def test_a_failing_test_is_a_failed_check(core: Warehouse, project: Project) -> 
     assert failed["payload"]["error_type"] == "CheckFailed"
     assert failed["payload"]["step"] == "check"
     assert failed["payload"]["tests"] == {"passed": 0, "warned": 0, "failed": 1}
-    assert "assert_idem_keys" in failed["error_message"]
+    kind = "(Got 1 result, configured to fail if != 0)"
+    assert f"assert_idem_keys {kind}; see " in failed["error_message"]
     assert CANARY not in json.dumps([failed["error_message"], failed["payload"]])
 
 
@@ -212,21 +370,33 @@ def test_the_trace_id_of_the_caller_is_logged(
         pytest.param(DUCKDB, "00-'); drop table events.event_log; ---c-d", id="sql"),
         pytest.param(DUCKDB, '00-"\\-x-y', id="quotes"),
         pytest.param(DUCKDB, "00-é🦆-x-y", id="unicode"),
+        pytest.param(DUCKDB, f"00-{CANARY.replace('-', '')}-x-y", id="text"),
+        pytest.param(DUCKDB, f"00-{TRACE_ID.upper()}-00f067aa0ba902b7-01", id="upper case"),
+        pytest.param(DUCKDB, f"00-{TRACE_ID}0-00f067aa0ba902b7-01", id="too long"),
+        pytest.param(DUCKDB, f"00-{TRACE_ID}-00f067aa0ba902b7-01\n", id="line break"),
+        pytest.param(DUCKDB, f"00-{TRACE_ID}-00f067aa0ba902b7", id="too few parts"),
         # One value for all: a run takes long there.
         on_emulator("00-{{ 1/0 }}'); drop table events.event_log; --\"\\é🦆-c-d", id="all"),
     ],
     indirect=["target_type"],
 )
-def test_a_hostile_traceparent_is_harmless(
+def test_a_hostile_traceparent_is_no_trace_id(
     core: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("TRACEPARENT", value)
+    assert trace_id_from_environment() is None
     assert project.run_dbt("run", *CORE).success
     assert event_types(core) == ["job.started", "job.completed"]
-    trace_ids = {event["trace_id"] for event in events(core)}
-    assert len(trace_ids) == 1
-    [trace_id] = trace_ids
-    assert trace_id is None or trace_id in value
+    assert {event["trace_id"] for event in events(core)} == {None}
+
+
+def test_a_trace_id_of_zeros_is_none(
+    core: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W3C Trace Context, trace-id: all bytes as zero is an invalid value."""
+    monkeypatch.setenv("TRACEPARENT", f"00-{'0' * 32}-00f067aa0ba902b7-01")
+    assert project.run_dbt("run", *CORE).success
+    assert {event["trace_id"] for event in events(core)} == {None}
 
 
 # The emulator writes a MERGE's expressions out anew; then a raw string's \u escapes are read.

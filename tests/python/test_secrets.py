@@ -514,9 +514,13 @@ def test_consent_leaves_no_secret_but_in_the_token_s_file(
 
 @pytest.mark.slow
 def test_what_a_warehouse_quotes_is_nowhere(
-    canaries: Canaries, warehouse: Warehouse, merge_only: None
+    canaries: Canaries, warehouse: Warehouse, merge_only: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Past the gate, as no source can: DuckDB then shows the text that it chokes on."""
+    """Past the gate, as no source can: DuckDB then shows the text that it chokes on.
+
+    dbt's artifacts hold what it says and the arguments, and nobody but a test turns them off.
+    """
+    monkeypatch.delenv("DBT_WRITE_JSON")
     warehouse.execute(
         "insert into events_staging.landed_objects select 'a:b:c:d', 'a', 'b', 'c', 'd',"
         " ?, 'h', null, now(), false, 'r', 'l1'",
@@ -533,6 +537,31 @@ def test_what_a_warehouse_quotes_is_nowhere(
     (failed, *_) = [event for event in events(warehouse) if event["status"] == "failed"]
     assert "raw_objects" in failed["error_message"]
     canaries.assert_nowhere()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [(), ("--no-write-json",), ("--write-json",)])
+def test_a_build_writes_artifacts_for_who_asks_for_them(
+    project: Project,
+    warehouse: Warehouse,
+    merge_only: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[str, ...],
+) -> None:
+    monkeypatch.delenv("DBT_WRITE_JSON")
+    artifacts = [
+        PROJECT_DIR / "target" / project.target / f"{name}.json"
+        for name in ("run_results", "manifest", "semantic_manifest")
+    ]
+    for path in artifacts:
+        path.unlink(missing_ok=True)
+    code, _, err = run_main(capsys, "build", *asked)
+    written = [path for path in artifacts if path.exists()]
+    for path in written:
+        path.unlink()
+    assert code == 0, err
+    assert written == (artifacts if asked == ("--write-json",) else [])
 
 
 def test_an_event_that_is_spooled_has_no_secret(
@@ -583,6 +612,35 @@ def test_a_file_of_secrets_that_others_can_read_is_one_line_with_the_fix(
     assert line.endswith(f"chmod 600 {token}")
     token.chmod(0o600)
     assert warned(run_main(capsys, *arguments)[2]) == []
+
+
+@pytest.mark.parametrize("name", ["refresh_token", "keyfile_json"])
+def test_a_profile_that_holds_a_secret_is_a_file_of_secrets(
+    project: Project,
+    apis: Sandbox,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    fault(apis, "*", {"status": 401})
+    project.profiles.chmod(0o644)
+    profile = yaml.safe_load(project.profiles.read_text())
+    output = profile["landfall"]["outputs"][project.target]
+    output[name] = "{{ env_var('NAME_OF_A_SECRET', '') }}"
+    project.profiles.write_text(yaml.safe_dump(profile))
+    assert warned(run_main(capsys, "check", "gmail")[2]) == []
+    output[name] = {"private_key": SECRET} if name == "keyfile_json" else SECRET
+    project.profiles.write_text(yaml.safe_dump(profile))
+    [line] = warned(run_main(capsys, "check", "gmail")[2])
+    assert line.endswith(f"chmod 600 {project.profiles}")
+
+
+def test_who_is_told_is_a_secret_too(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    project.dlt_dir.mkdir(exist_ok=True)
+    toml = project.dlt_dir / "secrets.toml"
+    toml.write_text('[alerts]\nurls = ["json://127.0.0.1:9/"]\n')
+    toml.chmod(0o640)
+    [line] = warned(run_main(capsys, "alert")[2])
+    assert line == f"warning: others on this machine can read secrets of alerts: chmod 600 {toml}"
 
 
 @pytest.mark.parametrize("option", ["token_file", "service_account_file", "keyfile"])
