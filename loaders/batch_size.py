@@ -2,7 +2,8 @@
 
 A package costs a share of a second on DuckDB and seconds on BigQuery, whatever it holds; a kill
 costs the time that went into one package. So packages grow while they come fast, and shrink when
-they take long or do not load at all. Each run goes on where the last one of its connection was.
+they take long, do not load at all or end the run. Each run goes on where the last one of its
+connection was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import datetime as dt
 import json
 from typing import Any
 
+from loaders.job import job_name_for
 from loaders.warehouse import Warehouse
 
 SMALLEST, FIRST, LARGEST = 100, 5_000, 80_000
@@ -20,7 +22,8 @@ CHEAP_SECONDS = 10.0
 followed by one of twice as many objects."""
 OVERTIME_SECONDS = 120.0
 """A package that takes longer is landed as it is, and followed by one of half as many objects."""
-_LEARN_FROM_DAYS = 30
+_LEARN_FROM_DAYS, _LAST = 30, 100
+_CUT_SHORT = "'Orphaned', 'TimedOut'"
 
 
 class BatchSize:
@@ -40,6 +43,11 @@ class BatchSize:
             self._become(self.size // 2, f"halved: {objects} objects took {seconds:.0f} s")
         elif objects >= self.size and seconds < CHEAP_SECONDS:
             self._become(self.size * 2, f"doubled: {objects} objects took {seconds:.1f} s")
+
+    def note_loading(self, objects: int, seconds: float) -> None:
+        """Learn from how long a package took to load that none was collected beside."""
+        if not self._is_fixed and seconds > OVERTIME_SECONDS:
+            self._become(self.size // 2, f"halved: {objects} objects took {seconds:.0f} s to load")
 
     def is_overtime(self, seconds: float) -> bool:
         """Whether a package has been collected for too long."""
@@ -66,23 +74,49 @@ def fixed(size: int) -> BatchSize:
 
 
 def choose(warehouse: Warehouse, source_system: str, connection_name: str) -> BatchSize:
-    """What the last run of a connection came to; half of it when that run could not land."""
+    """What the last run of a connection came to; half of it when that run could not land, and for
+    each run since that did not end by itself: its memory may have run out, or its time."""
+    size, reason = FIRST, "first packages of this connection"
+    cut_short: set[str] = set()
+    for event_type, correlation_id, payload in _last_ends(
+        warehouse, source_system, connection_name
+    ):
+        told = json.loads(payload)
+        if event_type == "job.failed":
+            cut_short.add(correlation_id)
+            continue
+        # What ended it was not its packages: they were landed, or the event tells why not.
+        cut_short.discard(correlation_id)
+        if told["batch"]["mode"] == "auto":
+            size, reason = int(told["batch"]["last"]), "as the last run left it"
+            if event_type == "ingestion.failed" and told["step"] == "land":
+                size, reason = size // 2, "halved: the last run could not land"
+            break
+    if cut_short:
+        size >>= min(len(cut_short), size.bit_length())
+        reason = f"halved: {len(cut_short)} run(s) since did not end by themselves"
+    return BatchSize(min(max(size, SMALLEST), LARGEST), reason)
+
+
+def _last_ends(
+    warehouse: Warehouse, source_system: str, connection_name: str
+) -> list[tuple[str, str, str]]:
+    """Of a connection's last ingestions (event type, correlation_id, payload), newest first: their
+    own events, and the ends of those that were cut short."""
     since = dt.datetime.now(dt.UTC) - dt.timedelta(days=_LEARN_FROM_DAYS)
-    rows = warehouse.execute(
-        f"select event_type, {warehouse.json_as_text('payload')}"
+    return warehouse.execute(
+        f"select event_type, correlation_id, {warehouse.json_as_text('payload')}"
         f" from {warehouse.table('event_log')}"
-        " where event_type in ('ingestion.completed', 'ingestion.failed')"
-        " and source_system = ? and connection_name = ?"
+        " where source_system = ? and connection_name = ?"
         f" and created_at >= {warehouse.timestamp_parameter}"
-        f" and {warehouse.json_text('payload', '$.batch.mode')} = 'auto'"
-        " order by created_at desc limit 1",
-        (source_system, connection_name, since.isoformat()),
+        f" and ({warehouse.json_text('payload', '$.batch.mode')} is not null"
+        f" or {warehouse.json_text('payload', '$.error_type')} in ({_CUT_SHORT})"
+        f" and {warehouse.json_text('payload', '$.job_name')} = ?)"
+        f" order by created_at desc limit {_LAST:d}",
+        (
+            source_system,
+            connection_name,
+            since.isoformat(),
+            job_name_for(source_system, connection_name),
+        ),
     )
-    if not rows:
-        return BatchSize(FIRST, "first packages of this connection")
-    event_type, payload = rows[0]
-    told = json.loads(payload)
-    size = min(max(int(told["batch"]["last"]), SMALLEST), LARGEST)
-    if event_type == "ingestion.failed" and told["step"] == "land":
-        return BatchSize(max(size // 2, SMALLEST), "halved: the last run could not land")
-    return BatchSize(size, "as the last run left it")

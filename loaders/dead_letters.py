@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loaders.errors import UsageError
@@ -45,6 +45,10 @@ class DeadLetter:
         fields = dataclasses.asdict(self)
         return fields if with_payload else {**fields, "payload": None}
 
+    def without_text(self) -> DeadLetter:
+        """The letter as it may be kept: texts of many would fill the memory."""
+        return dataclasses.replace(self, payload=None)
+
     def observed(self, text: str) -> Observed:
         """Its object, once more."""
         return Observed(
@@ -68,9 +72,15 @@ class DeadLetter:
             return None
 
 
+TEXTS_AT_ONCE = 256
+"""Texts of letters in memory at a time."""
 _AT_ONCE = 2_000
 _DROPPED = ("dropped_at", "dropped_reason")
-_COLUMNS = [field.name for field in dataclasses.fields(DeadLetter) if field.name not in _DROPPED]
+_COLUMNS = [
+    field.name
+    for field in dataclasses.fields(DeadLetter)
+    if field.name not in ("payload", *_DROPPED)
+]
 
 
 def open_letters(
@@ -79,22 +89,47 @@ def open_letters(
     connection_name: str | None = None,
     *,
     limit: int | None = None,
-    with_payload: bool = False,
     with_dropped: bool = False,
 ) -> list[DeadLetter]:
-    """Letters that are not settled, newest first; of all connections, or of one.
+    """Letters that are not settled, without their texts, newest first; of all connections, or one.
 
     With `with_dropped` also those that an operator gave up.
     """
-    columns = _COLUMNS if with_payload else [name for name in _COLUMNS if name != "payload"]
     of_connection = (source_system, connection_name) if source_system else ()
     rows = warehouse.execute(
-        f"select {', '.join(f'letter.{name}' for name in columns)}"
+        f"select {', '.join(f'letter.{name}' for name in _COLUMNS)}"
         f" {_open(warehouse, bool(of_connection), with_dropped)} order by letter.created_at desc"
         + ("" if limit is None else f" limit {limit:d}"),
         of_connection,
     )
-    return [DeadLetter(**dict(zip(columns, row, strict=True))) for row in rows]
+    return [DeadLetter(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+
+
+class WithTexts:
+    """Letters with their texts, which each pass over them reads anew, TEXTS_AT_ONCE at a time.
+
+    Whoever goes through them is not to keep them: see DeadLetter.without_text.
+    """
+
+    def __init__(self, warehouse: Warehouse, letters: Sequence[DeadLetter]) -> None:
+        self._warehouse = warehouse
+        self._letters = letters
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        """One pass."""
+        for start in range(0, len(self._letters), TEXTS_AT_ONCE):
+            some = self._letters[start : start + TEXTS_AT_ONCE]
+            # No stream: with one of all texts the warehouse would be held until the pass is over.
+            rows = self._warehouse.execute(
+                "select dead_letter_id, payload"
+                f" from {self._warehouse.staging_table('dead_letters')}"
+                f" where dead_letter_id in ({', '.join('?' * len(some))})",
+                [letter.dead_letter_id for letter in some],
+            )
+            texts = dict(rows)
+            del rows
+            for letter in some:
+                yield dataclasses.replace(letter, payload=texts.pop(letter.dead_letter_id, None))
 
 
 def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
@@ -102,9 +137,10 @@ def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
 
     Raises UsageError unless there is exactly one.
     """
-    columns = [*_COLUMNS, *_DROPPED]
+    columns = [field.name for field in dataclasses.fields(DeadLetter)]
     rows = warehouse.execute(
-        f"select {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
+        # A process that died while it landed a package again may have landed a letter twice.
+        f"select distinct {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
         f" where {_complete(warehouse)} and substr(dead_letter_id, 1, ?) = ? limit 2",
         (len(letter_id), letter_id),
     )

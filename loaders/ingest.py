@@ -12,6 +12,7 @@ from typing import Any
 from loaders import batch_size, crashpoints, dead_letters, monitoring, transform
 from loaders.batch_size import FIRST, BatchSize
 from loaders.config import SOURCES
+from loaders.dead_letters import DeadLetter
 from loaders.errors import LandfallError, LandingError, SourceError, describe
 from loaders.items import (
     Cursor,
@@ -230,18 +231,23 @@ class Ingestion:
 
     @staticmethod
     def _replay(request: FetchRequest, source: Source, landing: Landing) -> Iterator[Item]:
-        """Of a retry: what was set aside and passes the gate now; the rest is to be read again."""
+        """What the run has of earlier ones. Of a retry: what was set aside and passes the gate
+        now; the rest is to be read again."""
+        if pending := landing.counts.dead_lettered:
+            yield Listed(pending)  # objects of a pending package, that no source lists
         if not request.retry:
             return
-        for letter in request.stored.dead_letters():
+        unsettled: list[DeadLetter] = []
+        for letter in request.stored.with_texts(request.stored.dead_letters()):
             landing.failures[letter.object_type, letter.external_id] = letter.attempts
             item = letter.replayed(source)
             if item is None:
-                request.letters.append(letter)
+                unsettled.append(letter.without_text())
                 continue
             yield Listed(1)
             yield item
             request.settled.append(letter.dead_letter_id)
+        request.letters = request.stored.with_texts(unsettled)
 
     def _take(self, item: Item, landing: Landing, tally: Tally) -> None:
         match item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loaders.erased import Erased
@@ -173,8 +173,8 @@ class FetchRequest:
     """Set by the source: objects that it failed on and that the next run tries again."""
     failures: dict[str, SourceError] = dataclasses.field(default_factory=dict)
     """Set by the source: object types that it could not read, and why; the others are."""
-    letters: list[DeadLetter] = dataclasses.field(default_factory=list)
-    """Of a retry: dead letters whose objects are to be read again."""
+    letters: Iterable[DeadLetter] = ()
+    """Of a retry: dead letters whose objects are to be read again; each pass reads their texts."""
     settled: list[str] = dataclasses.field(default_factory=list)
     """Set by the source: dead letters that a retry has dealt with, by their ids."""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 from loaders.batch_size import FIRST, BatchSize
 from loaders.erased import Erased
+from loaders.errors import PayloadError, redact
 from loaders.idem_keys import idem_key, key_prefix
 from loaders.items import Cursor, Deleted, ObservationClock, Observed
 from loaders.landing_tables import Row
@@ -28,6 +30,9 @@ from loaders.warehouse import Warehouse
 
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
 """Payload bytes in a load package, at most (but always one object)."""
+
+_VALUE = re.compile(r"(?s)\s*(?:[\"“‘«`(\[{:]|(?<!\w)'|(?<![\w.])-?\d).*")
+"""Where an exception's message begins to show a value, which is object content."""
 
 CreatedAt = Callable[[Observed, Mapping[str, Any]], dt.datetime | None]
 
@@ -99,6 +104,7 @@ class Landing:
         # A single thread: packages follow each other, and dlt's pipeline belongs to a thread.
         self._thread = ThreadPoolExecutor(1, "landfall-landing")
         self._loading: Future[list[Row]] | None = None
+        self._handed_over = 0
 
     def observe(self, item: Observed) -> None:
         """Queue one object; what fails the gate or has no key becomes a dead letter."""
@@ -110,7 +116,7 @@ class Landing:
             self.set_aside(
                 item.object_type,
                 item.external_id,
-                str(error),
+                self._reason(item, error),
                 item.text,
                 attempts=item.attempts,
                 observed_at=item.observed_at,
@@ -133,7 +139,7 @@ class Landing:
         attempts: int = 1,
         observed_at: dt.datetime | None = None,
     ) -> None:
-        """Queue a dead letter, with its text when there is one.
+        """Queue a dead letter, with its text when there is one; the reason is redacted.
 
         Without `observed_at` it counts as observed now, after all that the connection has stored.
         """
@@ -148,12 +154,24 @@ class Landing:
         observed_at = observed_at or self._now()
         self._dead_letters.append(
             self._dead_letter(
-                object_type, external_id, reason, text, observed_at, attempts=attempts
+                object_type, external_id, redact(reason), text, observed_at, attempts=attempts
             )
         )
         self._newest = max(self._newest, observed_at)
         self.counts.dead_lettered += 1
         self._bytes += len(text or "")
+
+    def _reason(self, item: Observed, error: ValueError) -> str:
+        """Why an object is set aside; without what a key or date function quotes of it."""
+        if isinstance(error, PayloadError):
+            return str(error)
+        # What idem_key says begins so; behind any other colon there may be a value.
+        about = f"{self._source[0]} {item.object_type}: "
+        said = str(error)
+        begin = about if said.startswith(about) else ""
+        shown = begin + _VALUE.sub(" …", said.removeprefix(begin))
+        is_whole = shown and shown == said
+        return shown if is_whole else f"{type(error).__name__}: {shown}"
 
     def advance(self, cursor: Cursor) -> None:
         """Land this cursor with what was queued before it, in the next load package."""
@@ -162,12 +180,20 @@ class Landing:
     def flush(self) -> None:
         """Land what is queued, and return when all of it is landed."""
         self._hand_over()
+        began, is_loading = time.monotonic(), self._loading is not None
         self._wait()
+        self._chunk_began = time.monotonic()
+        if is_loading:
+            self.batch_size.note_loading(self._handed_over, self._chunk_began - began)
 
     def load_pending(self) -> None:
-        """Load the package that an earlier process left on disk, before anything new."""
+        """Load the package that an earlier process left on disk, before anything new.
+
+        What the warehouse refuses of it is a dead letter of this run.
+        """
         if not self._dry_run:
-            self._thread.submit(self._loader.load_pending).result()
+            refused = self._thread.submit(self._loader.load_pending).result()
+            self.counts.dead_lettered += len(refused)
 
     def close(self) -> None:
         """Wait for the package under way, however it ends; what is queued is dropped."""
@@ -186,9 +212,8 @@ class Landing:
         if not self._dry_run:
             self._loading = self._thread.submit(self._load, package)
         self.counts.chunks += 1
-        self.counts.largest_chunk = max(
-            self.counts.largest_chunk, len(package.objects) + len(package.dead_letters)
-        )
+        self._handed_over = len(package.objects) + len(package.dead_letters)
+        self.counts.largest_chunk = max(self.counts.largest_chunk, self._handed_over)
         self._chunk_began = time.monotonic()
 
     def _load(self, package: Package) -> list[Row]:
@@ -279,7 +304,7 @@ class Landing:
     def _refused_row(self, row: Row, reason: str) -> Row:
         """The dead letter of an object that passed the gate and that the warehouse refuses."""
         _, _, _, object_type, external_id, data, _hash, _created_at, observed_at, *_ = row
-        text = None if data is None else data.decode()
+        text = data.decode() if isinstance(data, bytes) else data  # of a pending package a str
         return self._dead_letter(object_type, external_id, reason, text, observed_at, attempts=2)
 
     def _dead_letter(

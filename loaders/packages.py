@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from loaders import crashpoints
 from loaders.config import configure_dlt, state_dir
@@ -23,6 +24,8 @@ MAX_REFUSED = 20
 
 logger = logging.getLogger(__name__)
 
+_AGAIN = "landfall_again"
+"""The pipeline that lands a refused pending package; it holds nothing that is not there, too."""
 _OF_TABLE = (duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException)
 
 
@@ -49,11 +52,15 @@ class PackageLoader:
         connection_name: str,
         dead_letter_of: Callable[[Row, str], Row],
         check_lease: Callable[[], None] = lambda: None,
+        *,
+        pipeline_name: str = "landfall",
     ) -> None:
         self._warehouse = warehouse
+        self._connection = (source_system, connection_name)
         self._directory = (
             state_dir() / "pipelines" / warehouse.target.key / f"{source_system}-{connection_name}"
         )
+        self._pipeline_name = pipeline_name
         self._dead_letter_of = dead_letter_of
         self._check_lease = check_lease
         self._pipeline: Any = None
@@ -87,30 +94,52 @@ class PackageLoader:
                 ) from error
             return [row for row, _ in refused]
 
-    def load_pending(self) -> None:
+    def load_pending(self) -> list[Row]:
         """Load the package that an earlier process left on disk, before anything new.
 
-        One that the warehouse refuses for good is dropped: its cursor goes with it, so
-        its objects are fetched again. Raises LandingError when it does not load otherwise.
+        One that the warehouse refuses for good is landed as `load` does it. Returns the objects
+        that became dead letters. Raises LandingError; then the package stays on disk.
         """
         if not self._directory.exists():
-            return
+            return []
         pipeline = self._open_pipeline()
+        shutil.rmtree(self._directory / _AGAIN, ignore_errors=True)
         if not pipeline.has_pending_data:
-            return
+            return []
         with self._warehouse.open():
             try:
                 pipeline.normalize()
                 pipeline.load()
+                return []
             except Exception as error:
+                reason = reason_of(error)
                 if not _is_terminal(error):
                     raise LandingError(
-                        f"landing: the pending package does not load: {reason_of(error)}"
+                        f"landing: the pending package does not load: {reason}"
                     ) from error
-                logger.warning(
-                    "pending package dropped, will be fetched again: %s", reason_of(error)
-                )
-                drop_pending(pipeline)
+            logger.warning("pending package refused, landing it by halves: %s", reason)
+            return self._land_again(pipeline)
+
+    def _land_again(self, pipeline: Any) -> list[Row]:
+        """Land pending packages as if they were new; only then drop them.
+
+        A process that dies before the end leaves them, and the next one begins anew: a state that
+        is landed twice is merged once. Returns the objects that became dead letters.
+        """
+        # dlt loads the oldest package first, so the new ones need a directory of their own.
+        again = PackageLoader(
+            self._warehouse,
+            *self._connection,
+            self._dead_letter_of,
+            self._check_lease,
+            pipeline_name=_AGAIN,
+        )
+        refused: list[Row] = []
+        for directory in _packages(Path(pipeline.working_dir) / "load" / "normalized"):
+            refused += again.load(_read_package(directory))
+        drop_pending(pipeline)
+        shutil.rmtree(self._directory / _AGAIN)
+        return refused
 
     def _load_accepted(self, objects: Sequence[Row], refused: list[tuple[Row, str]]) -> None:
         """Load what the warehouse takes of these, once more whole, then half by half."""
@@ -156,7 +185,7 @@ class PackageLoader:
 
     def _open_pipeline(self) -> Any:
         if self._pipeline is None:
-            self._pipeline = open_pipeline(self._warehouse, "landfall", self._directory)
+            self._pipeline = open_pipeline(self._warehouse, self._pipeline_name, self._directory)
         return self._pipeline
 
 
@@ -180,19 +209,53 @@ def open_pipeline(warehouse: Warehouse, name: str, directory: Path) -> Any:
 
 
 def _remove_leftovers(directory: Path) -> None:
-    """Remove what a process left that died inside of one of dlt's own steps.
+    """Remove what a process left that died inside of one of dlt's own steps, or of a drop.
 
-    Of a package that was not extracted to its end dlt knows nothing, and so would keep its payloads
-    for ever. A package that is normalized, but whose extracted form was not deleted yet, dlt would
-    normalize again and then not find room for. The connection's lease sees to it that no
-    living process works here.
+    Of a package that was not extracted to its end, or is loaded already, dlt knows nothing, and so
+    would keep its payloads for ever. A package that is normalized, but whose extracted form was not
+    deleted yet, dlt would normalize again and then not find room for. The connection's lease sees
+    to it that no living process works here.
     """
     extracted = directory / "normalize" / "extracted"
-    for path in (directory / "normalize").glob("*"):
-        if path.is_dir() and path != extracted:
+    for path in _packages(directory / "normalize"):
+        if path != extracted:
             shutil.rmtree(path)
-    for path in (directory / "load" / "normalized").glob("*"):
+    for path in _packages(directory / "load" / "normalized"):
         shutil.rmtree(extracted / path.name, ignore_errors=True)
+    for stage in ("new", "loaded"):
+        for path in _packages(directory / "load" / stage):
+            shutil.rmtree(path)
+
+
+def _packages(directory: Path) -> list[Path]:
+    """Packages of one stage, oldest first; a full disk may leave files of dlt's beside them."""
+    return sorted(path for path in directory.glob("*") if path.is_dir())
+
+
+def _read_package(directory: Path) -> Package:
+    """The rows of a normalized package. Raises LandingError when they cannot be read."""
+    try:
+        return Package(
+            _read_rows(directory, "landed_objects", LANDED_OBJECTS),
+            _read_rows(directory, "dead_letters", DEAD_LETTERS),
+            _read_rows(directory, "cursors", CURSORS),
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise LandingError(
+            f"landing: {directory}: the pending package cannot be read: {describe(error)}; make it"
+            " readable, or remove that directory and hand over or fetch its objects again"
+        ) from error
+
+
+def _read_rows(directory: Path, table_name: str, schema: pa.Schema) -> list[Row]:
+    """A table's rows in a package, whatever became of each of its files."""
+    rows: list[Row] = []
+    for path in sorted(directory.glob(f"*_jobs/{table_name}.*.parquet")):
+        table = pq.ParquetFile(path).read()
+        missing = pa.nulls(len(table))  # a column that an earlier release did not have yet
+        columns = (table[name] if name in table.column_names else missing for name in schema.names)
+        rows += zip(*(column.to_pylist() for column in columns), strict=True)
+    return rows
 
 
 def load_package(pipeline: Any, tables: dict[str, pa.Table]) -> None:
@@ -222,10 +285,18 @@ def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:
 
 
 def drop_pending(pipeline: Any) -> None:
-    """Drop the pending packages, and the payloads that dlt would keep of them."""
-    pipeline.drop_pending_packages()
-    for package in (Path(pipeline.working_dir) / "load" / "loaded").glob("*"):
-        shutil.rmtree(package)
+    """Drop the pending packages, each whole or not at all.
+
+    dlt's own way marks the package first: a process that dies then leaves a mark for which dlt
+    deletes the package that comes next as well.
+    """
+    directory = Path(pipeline.working_dir)
+    # To where dlt makes packages: what lies there is nothing yet.
+    for stage, making in (("normalize/extracted", "normalize"), ("load/normalized", "load/new")):
+        for package in _packages(directory / stage):
+            dropped = directory / making / package.name
+            shutil.rmtree(dropped, ignore_errors=True)
+            shutil.rmtree(package.rename(dropped))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

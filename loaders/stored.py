@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from loaders.dead_letters import DeadLetter, open_letters
+from loaders.dead_letters import DeadLetter, WithTexts, open_letters
 from loaders.erased import Erased
 from loaders.idem_keys import idem_key, key_prefix
 from loaders.warehouse import Warehouse
@@ -178,10 +178,14 @@ class Stored:
         }
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Dead letters that are not settled, with their texts, newest first."""
+        """Dead letters that are not settled, without their texts, newest first."""
         if self._is_empty:
             return []
-        return open_letters(self._warehouse, *self.connection, with_payload=True)
+        return open_letters(self._warehouse, *self.connection)
+
+    def with_texts(self, letters: Sequence[DeadLetter]) -> WithTexts:
+        """These letters with their texts, read a few at a time."""
+        return WithTexts(self._warehouse, letters)
 
     def erased(self) -> Erased:
         """The blocks against storing erased objects again."""

@@ -9,6 +9,7 @@ import pytest
 from loaders import batch_size
 from loaders.batch_size import CHEAP_SECONDS, FIRST, LARGEST, OVERTIME_SECONDS, SMALLEST, BatchSize
 from loaders.errors import ConfigError, LandingError
+from loaders.event_log import log_event
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import Item, Observed
 from loaders.packages import PackageLoader
@@ -96,6 +97,66 @@ def test_each_run_goes_on_where_the_last_one_was(
     assert run_widgets(warehouse, 1).telemetry["batch"]["first"] == told["last"]
 
 
+def end(warehouse: Warehouse, correlation_id: str, error_type: str, **fields: Any) -> None:
+    log_event(
+        warehouse,
+        "job.failed",
+        correlation_id=correlation_id,
+        error_message="it ended",
+        payload={"job_name": "acme_ingest_acct1", "error_type": error_type},
+        **{"source_system": "acme", "connection_name": "acct1", **fields},
+    )
+
+
+@on_both_targets
+def test_a_run_that_did_not_end_by_itself_halves_what_the_next_begins_with(
+    warehouse: Warehouse,
+) -> None:
+    """Memory that ran out, or a timeout, leaves no event of the ingestion."""
+    batch = {"batch": {"mode": "auto", "last": 8_000}, "step": "land"}
+    names: dict[str, Any] = {
+        "source_system": "acme",
+        "connection_name": "acct1",
+        "correlation_id": "run-1",
+    }
+    log_event(warehouse, "ingestion.completed", payload=batch, **names)
+    end(warehouse, "run-1", "Orphaned")  # killed when all was landed
+    end(warehouse, "run-2", "Interrupted")
+    end(warehouse, "run-3", "TimedOut", connection_name="acct2")
+    assert batch_size.choose(warehouse, "acme", "acct1").size == 8_000
+    end(warehouse, "run-4", "Orphaned")
+    end(warehouse, "run-5", "TimedOut")
+    chosen = batch_size.choose(warehouse, "acme", "acct1")
+    assert chosen.size == 2_000
+    assert chosen.telemetry()["reason"] == "halved: 2 run(s) since did not end by themselves"
+    log_event(warehouse, "ingestion.completed", payload=batch, **{**names, "correlation_id": "6"})
+    assert batch_size.choose(warehouse, "acme", "acct1").size == 8_000
+
+
+def test_a_first_run_that_was_killed_begins_with_less(warehouse: Warehouse) -> None:
+    end(warehouse, "run-1", "Orphaned")
+    assert batch_size.choose(warehouse, "acme", "acct1").size == FIRST // 2
+
+
+@pytest.mark.usefixtures("merge_only")
+def test_the_last_package_teaches_by_how_long_it_loads(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_widgets(warehouse, 1).telemetry["batch"]["last"] == FIRST
+    load = PackageLoader.load
+
+    def load_slowly(*arguments: Any) -> Any:
+        # While it loads, so that nothing before counts as slow.
+        monkeypatch.setattr(batch_size, "OVERTIME_SECONDS", 0.0)
+        return load(*arguments)
+
+    monkeypatch.setattr(PackageLoader, "load", load_slowly)
+    told = run_widgets(warehouse, 2).telemetry["batch"]
+    assert told["last"] == FIRST // 2
+    assert told["reason"].startswith("halved: 2 objects took ")
+    assert told["reason"].endswith(" to load")
+
+
 @pytest.mark.usefixtures("merge_only")
 def test_a_slow_source_does_not_fill_its_packages(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +165,8 @@ def test_a_slow_source_does_not_fill_its_packages(
     told = run_widgets(warehouse, 3).telemetry
     assert told["chunks"] == 3
     assert told["batch"]["largest"] == 1
-    assert told["batch"]["last"] == FIRST // 8
+    # For each of them, and for the last one's loading.
+    assert told["batch"]["last"] == FIRST // 16
 
 
 @pytest.mark.slow

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import gc
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
+from loaders import dead_letters as letters_of
 from loaders.dead_letters import DeadLetter, drop, find_letter, forget, open_letters
 from loaders.errors import UsageError
 from loaders.idem_keys import idem_key
-from loaders.ingest import DeadLettered, IngestOptions
+from loaders.ingest import DeadLettered, Ingestion, IngestOptions
 from loaders.items import Observed
 from loaders.landing import Landing
 from loaders.sandbox import Sandbox
@@ -27,6 +30,7 @@ from .conftest import (
     on_both_targets,
     prepared,
     run_gmail,
+    run_stripe,
 )
 from .conftest import stored as stored_objects
 from .test_cli import one_line, run_main
@@ -96,7 +100,10 @@ def test_a_letter_is_open_until_its_object_or_a_newer_letter_is_stored(
     assert ids(open_letters(warehouse, "gmail", "acct1", limit=2)) == expected[:2]
     assert open_letters(warehouse, "gmail", "acct2") == []
     letters = Stored(warehouse, "gmail", "acct1").dead_letters()
-    assert {letter.payload for letter in letters} == {"text"}
+    assert {letter.payload for letter in letters} == {None}
+    with_texts = list(Stored(warehouse, "gmail", "acct1").with_texts(letters))
+    assert ids(with_texts) == expected
+    assert {letter.payload for letter in with_texts} == {"text"}
     forget(warehouse, [newer, nameless[0]])
     assert ids(open_letters(warehouse)) == [older_state, nameless[1]]
     assert Stored(warehouse, "gmail", "acct1").dead("message") == {"older state"}
@@ -387,3 +394,102 @@ def test_a_text_that_fails_once_more_stays_among_the_dead_letters(
     [letter] = open_letters(warehouse)
     assert (letter.external_id, letter.attempts) == (external_id, 2)
     assert warehouse.execute("select count(*) from events_staging.dead_letters") == [(1,)]
+
+
+AT_ONCE = 3
+
+
+@pytest.fixture
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letters_of, "TEXTS_AT_ONCE", AT_ONCE)
+
+
+def texts_alive() -> int:
+    """Dead letters in memory that have their texts."""
+    gc.collect()
+    return sum(
+        isinstance(each, DeadLetter) and each.payload is not None for each in gc.get_objects()
+    )
+
+
+@on_both_targets
+def test_texts_are_read_a_few_at_a_time(warehouse: Warehouse, few_at_once: None) -> None:
+    complete_load(warehouse)
+    for number in range(7):
+        put_letter(warehouse, f"m{number}", NOON - number * HOUR, f"text {number}")
+    stored = Stored(warehouse, "gmail", "acct1")
+    letters = stored.with_texts(stored.dead_letters())
+    for _ in range(2):  # anew each time
+        texts = []
+        for letter in letters:
+            texts.append(letter.payload)
+            assert texts_alive() <= AT_ONCE
+        assert texts == [f"text {number}" for number in range(7)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["gmail", "stripe"])
+def test_a_retry_holds_the_texts_of_a_few_letters(
+    warehouse: Warehouse,
+    mailbox: Sandbox,
+    core_build: None,
+    few_at_once: None,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+) -> None:
+    """Of those that pass the gate, of those that are read anew and of those that cannot be."""
+    object_type, run = {"gmail": ("message", run_gmail), "stripe": ("customer", run_stripe)}[source]
+    complete_load(warehouse)
+    for number, live_id in enumerate(mailbox.live_ids()[:24]):
+        passing = json.dumps({"id": live_id, "internalDate": "0", "created": 1})
+        put_letter(
+            warehouse,
+            live_id if number % 3 else None,
+            NOON - number * HOUR,
+            passing if number % 2 else "[1]",
+        )
+    warehouse.execute(
+        "update events_staging.dead_letters set object_type = ?, source_system = ?",
+        (object_type, source),
+    )
+    alive: list[int] = []
+    execute = type(warehouse).execute
+    take = Ingestion._take
+
+    def taking(*arguments: Any) -> None:
+        alive.append(texts_alive())
+        take(*arguments)
+
+    def asking(self: Warehouse, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        rows = execute(self, sql, parameters)
+        if "dead_letters" in sql and "payload" in sql.partition(" from ")[0]:
+            assert len(rows) <= AT_ONCE
+        return rows
+
+    monkeypatch.setattr(Ingestion, "_take", taking)
+    monkeypatch.setattr(type(warehouse), "execute", asking)
+    done = run(warehouse, mailbox, IngestOptions(retry=True))
+    assert isinstance(done.error, DeadLettered)
+    assert_accounted(done.telemetry)
+    assert len(alive) > 24
+    assert 0 < max(alive) <= AT_ONCE
+
+
+@pytest.mark.slow
+def test_a_snapshot_asks_for_no_text(
+    one_aside: tuple[Warehouse, str], mailbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse, external_id = one_aside
+    asked: list[str] = []
+    execute = type(warehouse).execute
+
+    def asking(self: Warehouse, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        asked.append(sql)
+        return execute(self, sql, parameters)
+
+    monkeypatch.setattr(type(warehouse), "execute", asking)
+    assert run_gmail(warehouse, mailbox, IngestOptions(full_resync=True)).error is None
+    assert external_id in stored_objects(warehouse)
+    of_letters = [sql for sql in asked if '"dead_letters"' in sql and "select letter." in sql]
+    assert of_letters
+    assert not [sql for sql in of_letters if "payload" in sql]

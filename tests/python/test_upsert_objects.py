@@ -313,6 +313,54 @@ def test_what_cannot_be_stored_is_a_dead_letter_with_a_reason(
     assert (object_type, attempts) == ("widget", 1)
 
 
+def created(payload: Mapping[str, Any]) -> dt.datetime:
+    return dt.datetime.fromisoformat(payload["when"])
+
+
+def strictly_dated(payload: Mapping[str, Any]) -> dt.datetime:
+    return dt.datetime.strptime(payload["when"], "%Y").astimezone()
+
+
+def numbered(payload: Mapping[str, Any]) -> dt.datetime:
+    return dt.datetime.fromtimestamp(int(payload["when"]), dt.UTC)
+
+
+def of_a_kind(payload: Mapping[str, Any]) -> str:
+    return idem_key("acme", "acct1", payload["when"], payload["id"])
+
+
+@pytest.mark.parametrize(
+    ("options", "when", "reason"),
+    [
+        pytest.param(
+            {"created_at_fn": created}, CANARY, "ValueError: Invalid isoformat string", id="date"
+        ),
+        pytest.param(
+            {"created_at_fn": strictly_dated}, f"2026{CANARY}", "unconverted data", id="rest"
+        ),
+        pytest.param({"created_at_fn": numbered}, CANARY, "invalid literal for int", id="number"),
+        pytest.param({"idem_key_fn": of_a_kind}, f"{CANARY} it's", "object_type", id="key"),
+    ],
+)
+def test_what_a_function_says_of_an_object_quotes_no_content(
+    warehouse: Warehouse, options: Any, when: str, reason: str
+) -> None:
+    result = upsert(warehouse, [{"id": "w0", "when": when}], merge=False, **options)
+    assert result.dead_lettered == 1
+    [letter] = dead_letters(warehouse, 10)
+    assert reason in letter["reason"]
+    assert CANARY not in letter["reason"]
+
+
+def test_what_a_source_says_of_an_object_holds_no_secret(
+    warehouse: Warehouse,
+) -> None:
+    reason = "acme: refused\nGET /widgets/w7?access_token=" + "s3cret" * 200
+    run_scripted(warehouse, [Unfetched("widget", "w7", reason)])
+    [letter] = dead_letters(warehouse, 10)
+    assert letter["reason"] == "acme: refused GET /widgets/w7?access_token=***"
+
+
 def test_a_job_with_dead_letters_stores_the_rest_and_fails(warehouse: Warehouse) -> None:
     objects = [*widgets(2), {"size": CANARY}, {"id": "w8", "size": float("nan")}, {"id": "w9"}]
     with pytest.raises(DeadLettered, match=r"2 object\(s\)"):

@@ -126,7 +126,7 @@ class StripeSource:
             if letter.object_type not in self._client.config.objects:
                 continue
             if (named := _object_of(letter)) is not None:
-                wanted.setdefault(named, []).append(letter)
+                wanted.setdefault(named, []).append(letter.without_text())
             elif letter.payload is not None:
                 yield Listed(1)
                 yield letter.observed(letter.payload)
