@@ -70,9 +70,11 @@ class GmailSource:
     def _retry(self, request: FetchRequest) -> Iterator[Item]:
         """The objects of dead letters, read anew; of those that cannot be, their texts again."""
         request.mode = "retry"
-        letters, failures = request.letters, dict[str, int]()
-        for letter in letters:
+        asked: list[tuple[str, str]] = []
+        failures: dict[str, int] = {}
+        for letter in request.letters:
             if message_id := _message_of(letter):
+                asked.append((letter.dead_letter_id, message_id))
                 failures[message_id] = max(letter.attempts, failures.get(message_id, 1))
             elif letter.payload is not None:
                 yield Listed(1)
@@ -84,9 +86,7 @@ class GmailSource:
             yield Gone(MESSAGE, message_id)
         fetcher.require_an_answer()
         settled = fetcher.attempted - fetcher.unfetched.keys()
-        request.settled += [
-            letter.dead_letter_id for letter in letters if _message_of(letter) in settled
-        ]
+        request.settled += [letter_id for letter_id, message_id in asked if message_id in settled]
         request.has_more = fetcher.is_bounded
 
     def _between(self, request: FetchRequest) -> Iterator[Item]:
