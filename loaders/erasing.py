@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from loaders.erased import key_hash
 from loaders.errors import CheckFailed, UsageError, WarehouseError, describe
 from loaders.idem_keys import OWNERS, idem_key, key_prefix, owner_key, split, type_and_id
 from loaders.job import Job, job_name_for
-from loaders.packages import PackageLoader
+from loaders.landing import Landing
 from loaders.warehouse import Warehouse
 
 TIMEOUT_SECONDS = 6 * 3600.0
@@ -105,10 +106,7 @@ class Erasure:
         self.job.start()
         try:
             self.job.step = "land"
-            # What an earlier run left on disk lands now, and is erased with the rest.
-            PackageLoader(
-                self._warehouse, *self._connection, lambda row, reason: row
-            ).load_pending()
+            self._load_pending()
             with self._warehouse.open():
                 self.job.step = "merge"
                 self._block()
@@ -126,6 +124,19 @@ class Erasure:
         except BaseException as error:
             self.job.fail(error)
             raise
+
+    def _load_pending(self) -> None:
+        """What an earlier run left on disk lands now, and is erased with the rest."""
+        source_system, connection_name = self._connection
+        landing = Landing(
+            self._warehouse,
+            source_system=source_system,
+            connection_name=connection_name,
+            correlation_id=self.job.correlation_id,
+            idem_key_of=lambda item, payload: "",  # nothing is observed
+        )
+        with contextlib.closing(landing):
+            landing.load_pending()
 
     # ---- blocks
 

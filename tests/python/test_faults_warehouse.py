@@ -22,6 +22,7 @@ from dlt.extract.storage import ExtractStorage
 from loaders import crashpoints, event_log, items, job, landing, packages, transform
 from loaders.config import state_dir
 from loaders.dead_letters import find_letter, open_letters
+from loaders.erasing import Erasure, Selection
 from loaders.errors import LandingError, TransientSourceError, WarehouseError
 from loaders.event_log import EventNotKept, spool_dir
 from loaders.ingest import DeadLettered
@@ -323,6 +324,19 @@ def test_every_refused_pending_package_is_landed_again(warehouse: Warehouse) -> 
     letters = open_letters(warehouse)
     assert sorted(letter.external_id or "" for letter in letters) == ["", "", "w1", "w2"]
     assert cursor(warehouse) == {"last": 3}
+    assert kept_on_disk() == []
+
+
+@duckdb_only("the table has a constraint")
+def test_an_erasure_lands_a_refused_pending_package_first(warehouse: Warehouse) -> None:
+    leave_pending(warehouse, "acct1", 0, 1, 2)
+    refuse_widget(warehouse, "w1")
+    keys = ("acme:acct1:widget:w0", "acme:acct1:widget:w1")
+    erasure = Erasure(warehouse, Selection("acme", "acct1", keys))
+    erasure.run()
+    assert (erasure.counts["landed_objects"], erasure.counts["dead_letters"]) == (1, 1)
+    assert landed(warehouse) == {"w2"}
+    assert [letter.external_id for letter in open_letters(warehouse)] == [None]
     assert kept_on_disk() == []
 
 
