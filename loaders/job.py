@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import os
+import queue
 import re
 import secrets
 import signal
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from loaders import crashpoints, transform
 from loaders.config import PACKAGE_NAME
@@ -321,8 +322,9 @@ def run_supervised(job: Job, work: Callable[[], None]) -> None:
     would have interrupted, and every step survives that. Re-raises what `work` raises.
     """
     outcome: list[BaseException] = []
-    done = threading.Event()
-    received: list[int] = []
+    # Its put may interrupt its get. An Event's set may not interrupt its wait: the handler would
+    # wait for a lock that the thread under it holds, for ever.
+    ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
     def target() -> None:
         try:
@@ -330,11 +332,10 @@ def run_supervised(job: Job, work: Callable[[], None]) -> None:
         except BaseException as error:  # noqa: BLE001 - re-raised below, in the main thread
             outcome.append(error)
         finally:
-            done.set()
+            ends.put(None)
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        done.set()
+        ends.put(number)
 
     previous = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
@@ -342,11 +343,12 @@ def run_supervised(job: Job, work: Callable[[], None]) -> None:
     try:
         worker = threading.Thread(target=target, name="landfall-work", daemon=True)
         worker.start()
-        finished = done.wait(job.timeout_seconds)
-        if received:
-            _end_now(job, Interrupted(received[0]))
-        if not finished:
+        try:
+            received = ends.get(timeout=job.timeout_seconds)
+        except queue.Empty:
             _end_now(job, TimedOut(f"the run exceeded its {job.timeout_seconds:g} s; run it again"))
+        if received is not None:
+            _end_now(job, Interrupted(received))
         worker.join()
     finally:
         for number, handler in previous.items():
@@ -356,7 +358,7 @@ def run_supervised(job: Job, work: Callable[[], None]) -> None:
         raise outcome[0]
 
 
-def _end_now(job: Job, error: LandfallError) -> None:
+def _end_now(job: Job, error: LandfallError) -> NoReturn:
     job.cancelled.set()
     job.warehouse.lock_wait = 0.0  # nothing may wait for a lock any more
     job.fail(error)

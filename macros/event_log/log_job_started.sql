@@ -3,7 +3,7 @@
     {%- if is_own_job() -%}
         {%- set parameters = {} -%}
         {%- for name in ['select', 'exclude'] if invocation_args_dict.get(name) -%}
-            {%- do parameters.update({name: known_selection(invocation_args_dict[name])}) -%}
+            {%- do parameters.update({name: recorded_selection(invocation_args_dict[name])}) -%}
         {%- endfor -%}
         {%- if invocation_args_dict.get('resource_types') -%}
             {%- do parameters.update({'resource_types': invocation_args_dict['resource_types'] | list}) -%}

@@ -6,6 +6,8 @@ import datetime as dt
 import json
 import logging
 import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import duckdb
 import pytest
 
 from loaders import errors
+from loaders.config import PROJECT_DIR
 from loaders.errors import MAX_MESSAGE, Interrupted, WarehouseError, register_secret
 from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool_dir
 from loaders.job import Job
@@ -340,3 +343,38 @@ def test_nothing_follows_the_end_of_a_run(warehouse: Warehouse) -> None:
     job.log("ingestion.failed", {"step": "extract"}, "cancelled")
     job.complete({})
     assert event_types(warehouse) == ["job.started", "job.failed"]
+
+
+_SIGNALLED = """
+import os, signal, sys, threading, time
+from loaders.config import load_target
+from loaders.job import Job, run_supervised
+from loaders.warehouse import open_warehouse
+
+def interrupt(frame, event, argument):
+    # While the main thread holds a lock of what it is about to wait on.
+    if frame.f_code is threading.Event.wait.__code__ and frame.f_back.f_code.co_name == CALLER:
+        if event == "line" and frame.f_locals["self"]._cond._lock.locked():
+            signal.raise_signal(signal.SIGTERM)
+        return interrupt
+
+def work():
+    job.start()
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+CALLER = run_supervised.__name__
+job = Job(open_warehouse(load_target()), job_name="next", source_system="acme", timeout_seconds=60)
+sys.settrace(interrupt)
+run_supervised(job, work)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_run_whenever_it_comes(warehouse: Warehouse) -> None:
+    """Also in the moment in which the main thread begins to wait for it."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _SIGNALLED], cwd=PROJECT_DIR, timeout=30, check=False
+    )
+    assert ended.returncode == 143

@@ -109,19 +109,6 @@ def test_the_selection_is_recorded(core: Warehouse, project: Project) -> None:
     assert parameters["full_refresh"] is True
 
 
-@on_both_targets
-def test_what_is_no_name_of_the_project_is_not_recorded(core: Warehouse, project: Project) -> None:
-    """A key may be typed anywhere."""
-    known = ("1+raw_objects", "stg_landed_*", "tag:stripe,config.materialized:seed", "models/core")
-    unknown = (CANARY, f"tag:{CANARY}", f"raw_objects,{CANARY}", "raw_objects é", "sk_live_4242")
-    arguments = ("--select", *known, *unknown, "--exclude", "raw_objects", CANARY)
-    assert project.run_dbt("run", *arguments).success
-    parameters = events(core)[0]["payload"]["parameters"]
-    assert parameters["select"] == [*known, "…"]
-    assert parameters["exclude"] == ["raw_objects", "…"]
-    assert CANARY not in json.dumps(events(core), default=str)
-
-
 def test_a_long_selection_is_recorded_in_part(core: Warehouse, project: Project) -> None:
     names = [f"{number}+raw_objects" for number in range(1, 3001)]
     others = [f"accepted_violations+{number}" for number in range(1, 3001)]
@@ -133,6 +120,7 @@ def test_a_long_selection_is_recorded_in_part(core: Warehouse, project: Project)
     assert payload["parameters"]["select"][:2] == names[:2]
     shown = len(payload["parameters"]["select"]) - 1
     assert payload["parameters"]["select"][-1] == f"… {len(names) + 1 - shown} more"
+    assert shown > 100
 
 
 def test_a_wrapped_build_records_a_long_selection_in_part(
