@@ -23,7 +23,6 @@ followed by one of twice as many objects."""
 OVERTIME_SECONDS = 120.0
 """A package that takes longer is landed as it is, and followed by one of half as many objects."""
 _LEARN_FROM_DAYS, _LAST = 30, 100
-_CUT_SHORT = "'Orphaned', 'TimedOut'"
 
 
 class BatchSize:
@@ -93,7 +92,7 @@ def choose(warehouse: Warehouse, source_system: str, connection_name: str) -> Ba
                 size, reason = size // 2, "halved: the last run could not land"
             break
     if cut_short:
-        size >>= min(len(cut_short), size.bit_length())
+        size >>= len(cut_short)
         reason = f"halved: {len(cut_short)} run(s) since did not end by themselves"
     return BatchSize(min(max(size, SMALLEST), LARGEST), reason)
 
@@ -109,8 +108,10 @@ def _last_ends(
         f" from {warehouse.table('event_log')}"
         " where source_system = ? and connection_name = ?"
         f" and created_at >= {warehouse.timestamp_parameter}"
-        f" and ({warehouse.json_text('payload', '$.batch.mode')} is not null"
-        f" or {warehouse.json_text('payload', '$.error_type')} in ({_CUT_SHORT})"
+        " and (event_type in ('ingestion.completed', 'ingestion.failed')"
+        f" and {warehouse.json_text('payload', '$.batch.mode')} is not null"
+        " or event_type = 'job.failed'"
+        f" and {warehouse.json_text('payload', '$.error_type')} in ('Orphaned', 'TimedOut')"
         f" and {warehouse.json_text('payload', '$.job_name')} = ?)"
         f" order by created_at desc limit {_LAST:d}",
         (
