@@ -143,9 +143,10 @@ class BigQueryWarehouse(Warehouse):
         try:
             self._query(statement, parameters, job_id=event_id)
         except google_errors.Conflict:
-            # A job of that id ran before; one that failed inserted nothing and bars its id.
-            if self._has_failed(event_id):
-                self._query(statement, parameters, job_id=None)
+            # A job of that id ran before. One that failed inserted nothing and bars its id, and the
+            # table may have been put back since: the statement itself inserts no second row.
+            self._await(event_id)
+            self._query(statement, parameters, job_id=None)
 
     def columns(self) -> dict[str, set[str]]:
         """Columns of each table in both datasets."""
@@ -238,12 +239,12 @@ class BigQueryWarehouse(Warehouse):
         rows: Iterable[Any] = job.result(job_retry=None)
         return rows
 
-    def _has_failed(self, job_id: str) -> bool:
-        """Whether a job ended with an error; waits for its end. Raises WarehouseError."""
+    def _await(self, job_id: str) -> None:
+        """Wait for a job's end, however it ends. Raises WarehouseError."""
         try:
-            job = self.client().get_job(job_id, location=self._location)
-            failure = job.exception(timeout=_JOB_SECONDS)  # type: ignore[no-untyped-call]
-            return failure is not None
+            self.client().get_job(job_id, location=self._location).exception(  # type: ignore[no-untyped-call]
+                timeout=_JOB_SECONDS
+            )
         except (google_errors.GoogleAPIError, futures.TimeoutError, OSError) as error:
             raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
 

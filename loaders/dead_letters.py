@@ -141,7 +141,7 @@ def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
     rows = warehouse.execute(
         # A process that died while it landed a package again may have landed a letter twice.
         f"select distinct {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
-        f" where {_complete(warehouse)} and substr(dead_letter_id, 1, ?) = ? limit 2",
+        f" where {warehouse.is_complete()} and substr(dead_letter_id, 1, ?) = ? limit 2",
         (len(letter_id), letter_id),
     )
     if len(rows) != 1:
@@ -216,7 +216,7 @@ def _open(warehouse: Warehouse, of_connection: bool, with_dropped: bool) -> str:
         " coalesce(external_id, dead_letter_id)"
         " order by created_at desc, dead_letter_id) as age"
         f" from {warehouse.staging_table('dead_letters')}"
-        f" where {_complete(warehouse)}{condition}) as letter"
+        f" where {warehouse.is_complete()}{condition}) as letter"
         f" left join {warehouse.table('raw_objects')} as stored"
         " on stored.source_system = letter.source_system"
         " and stored.connection_name = letter.connection_name"
@@ -226,8 +226,3 @@ def _open(warehouse: Warehouse, of_connection: bool, with_dropped: bool) -> str:
         " where letter.age = 1 and stored.idem_key is null"
         + ("" if with_dropped else " and letter.dropped_at is null")
     )
-
-
-def _complete(warehouse: Warehouse) -> str:
-    loads = warehouse.staging_table("_dlt_loads")
-    return f"_dlt_load_id in (select load_id from {loads} where status = 0)"

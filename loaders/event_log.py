@@ -36,6 +36,7 @@ EVENT_TYPES = (
     "ingestion.completed",
     "ingestion.failed",
 )
+JOB_STARTED = "job.started"
 JOB_RUN = "job_run"
 MAX_PAYLOAD_BYTES = 16 * 1024
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from loaders import batch_size, crashpoints, dead_letters, monitoring, transform
 from loaders.batch_size import FIRST, BatchSize
 from loaders.config import SOURCES
 from loaders.dead_letters import DeadLetter
-from loaders.errors import LandfallError, LandingError, SourceError, describe
+from loaders.errors import LandfallError, LandingError, SourceError, TransformFailed, describe
 from loaders.items import (
     Cursor,
     Deleted,
@@ -33,6 +34,8 @@ from loaders.landing import Landing
 from loaders.progress import NullProgress, Progress
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse
+
+logger = logging.getLogger(__name__)
 
 HARD_TIMEOUT_MARGIN = 900.0
 """Seconds that landing, merge and checks may take after --max-duration is over."""
@@ -186,6 +189,7 @@ class Ingestion:
         try:
             landing.load_pending()
             request = self._request(usage, began, dry_run)
+            self._go_on(request, landing)
             if not dry_run or self._has_erasures():
                 landing.erased = request.erased = request.stored.erased()
             for item in itertools.chain(
@@ -228,6 +232,19 @@ class Ingestion:
             "duration_seconds": round(time.monotonic() - began, 3),
             **request.details,
         }
+
+    def _go_on(self, request: FetchRequest, landing: Landing) -> None:
+        """Go on from the position that the warehouse holds, or say why not."""
+        position = request.stored.position
+        if position.doubt:
+            logger.warning(
+                "%s: %s, as when a part of the warehouse was put back: the source is read from"
+                " its beginning, what is stored stays",
+                self.job.source_system,
+                position.doubt,
+            )
+        if not request.dry_run:
+            landing.go_on_from(position, request.clock, self.job.began_at)
 
     @staticmethod
     def _replay(request: FetchRequest, source: Source, landing: Landing) -> Iterator[Item]:
@@ -286,7 +303,8 @@ class Ingestion:
                 self._warehouse.target, self.job.correlation_id, ["--exclude", *others]
             )
             crashpoints.reached("merge.after")
-            self.job.step = "check"
+            if not isinstance(result.error, TransformFailed):
+                self.job.step = "check"
             counts = transform.merge_counts(self._warehouse, self.job.correlation_id)
             self.summary = RunSummary(
                 self.job.correlation_id,

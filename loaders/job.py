@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NoReturn
@@ -27,9 +28,9 @@ from loaders.errors import (
     WarehouseError,
     describe,
 )
-from loaders.event_log import JOB_RUN, EventNotKept, log_event, replay_spool
+from loaders.event_log import JOB_RUN, JOB_STARTED, EventNotKept, log_event, replay_spool
 from loaders.items import ObservationClock
-from loaders.runs import OpenRun, close_orphans, has_ended, host_identity, open_runs
+from loaders.runs import OpenRun, close_orphans, host_identity, open_runs, recorded
 from loaders.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Job:
         self._takes_lease = takes_lease
         self._started_at: float | None = None
         self._began_at: dt.datetime | None = None
+        self._start_id = str(uuid.uuid4())
         # This machine's may jump back, and the events of a run are in the order of their times.
         self._clock = ObservationClock()
         self._ended = False
@@ -157,11 +159,27 @@ class Job:
         That run goes by what the warehouse held then. What this one knows, its cursor above
         all, is older, and must not be taken for newer because it lands later.
         """
-        if self._began_at and has_ended(self.warehouse, self.correlation_id, self._began_at):
+        if self._began_at is None:
+            return
+        events = recorded(self.warehouse, self.correlation_id, self._began_at)
+        if JOB_STARTED not in events:
+            self._write_started()
+        if events - {JOB_STARTED}:
             raise LeaseLost(
                 f"{self.job_name}: a later run took {self.correlation_id} for dead (suspended, or"
                 " a clock that is wrong?) and closed it; nothing more is landed, run it again"
             )
+
+    def _restate_start(self) -> None:
+        """Write job.started again where it is not: a warehouse that was put back meanwhile lacks
+        it, and the spool's end is of use only with its start."""
+        assert self._began_at is not None
+        try:
+            is_there = JOB_STARTED in recorded(self.warehouse, self.correlation_id, self._began_at)
+        except LandfallError:
+            is_there = False
+        if not is_there:
+            self._write_started()
 
     def complete(self, telemetry: Mapping[str, Any]) -> None:
         """Write job.completed, unless the run has ended otherwise."""
@@ -217,6 +235,7 @@ class Job:
         payload: Mapping[str, Any],
         error_message: str | None = None,
         created_at: dt.datetime | None = None,
+        event_id: str | None = None,
     ) -> None:
         try:
             log_event(
@@ -229,11 +248,18 @@ class Job:
                 error_message=error_message,
                 payload=payload,
                 created_at=created_at or self._clock.now(),
+                event_id=event_id,
             )
         except EventNotKept as lost:
             if error_message is None:
                 raise
             logger.error("%s", describe(lost))  # what failed is what the run is to end with
+
+    @property
+    def began_at(self) -> dt.datetime:
+        """When job.started was written. Raises AssertionError before that."""
+        assert self._began_at is not None
+        return self._began_at
 
     @property
     def duration_seconds(self) -> float:
@@ -269,19 +295,23 @@ class Job:
                 raise LandfallError(f"{self.job_name}: ended before it began; run it again")
             self._started_at = time.monotonic()
             self._began_at = self._clock.now()
-            self._write(
-                "job.started",
-                {
-                    "job_name": self.job_name,
-                    "package_name": PACKAGE_NAME,
-                    "parameters": self._parameters,
-                    "timeout_seconds": self.timeout_seconds,
-                    "takes_lease": self._takes_lease,
-                    "host": host_identity(),
-                    "pid": os.getpid(),
-                },
-                created_at=self._began_at,
-            )
+            self._write_started()
+
+    def _write_started(self) -> None:
+        self._write(
+            JOB_STARTED,
+            {
+                "job_name": self.job_name,
+                "package_name": PACKAGE_NAME,
+                "parameters": self._parameters,
+                "timeout_seconds": self.timeout_seconds,
+                "takes_lease": self._takes_lease,
+                "host": host_identity(),
+                "pid": os.getpid(),
+            },
+            created_at=self._began_at,
+            event_id=self._start_id,
+        )
 
     def _end(
         self,
@@ -297,6 +327,7 @@ class Job:
                 return
             self._ended, self._failure = True, failure
             crashpoints.reached("end.before_event")
+            self._restate_start()
             self._write(
                 event_type,
                 {

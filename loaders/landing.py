@@ -2,6 +2,7 @@
 
 A package is visible only when it is complete (its row in _dlt_loads), so a cursor is
 never visible without the objects it covers, and a killed run leaves nothing half done.
+Packages that carry cursors form a chain, see loaders.chain.
 One package is loaded while the next is collected: never more than these two are in memory.
 """
 
@@ -18,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from loaders.batch_size import FIRST, BatchSize
+from loaders.chain import LINK, Chain, Position
 from loaders.erased import Erased
 from loaders.errors import PayloadError, redact
 from loaders.idem_keys import idem_key, key_prefix
@@ -94,7 +96,10 @@ class Landing:
         self._dry_run = dry_run
         self._objects: list[Row] = []
         self._dead_letters: list[Row] = []
-        self._cursors: dict[str, Cursor] = {}
+        self._cursors: dict[str, Mapping[str, Any]] = {}
+        self._chain: Chain | None = None
+        """Without one, packages carry no cursors."""
+        self._is_position_due = False
         self._bytes = 0
         self._clock: ObservationClock | None = None
         self._newest = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -173,9 +178,24 @@ class Landing:
         is_whole = shown and shown == said
         return shown if is_whole else f"{type(error).__name__}: {shown}"
 
+    def go_on_from(
+        self, position: Position, clock: ObservationClock, started_at: dt.datetime
+    ) -> None:
+        """Let the packages to come follow the head of a position, and carry it on.
+
+        `started_at` is when the run began. Without this call packages carry no cursors.
+        """
+        head = None if position.head is None else position.head.id
+        self._chain = Chain(head, self._correlation_id, started_at, position.waiting)
+        self._cursors = dict(position.cursors)
+        self._clock = clock
+        # Whoever finds a head that the log does not prove has to look into raw_objects.
+        self._is_position_due = not position.is_proven
+
     def advance(self, cursor: Cursor) -> None:
         """Land this cursor with what was queued before it, in the next load package."""
-        self._cursors[cursor.stream] = cursor
+        self._cursors[cursor.stream] = cursor.value
+        self._is_position_due = True
 
     def flush(self) -> None:
         """Land what is queued, and return when all of it is landed."""
@@ -201,14 +221,13 @@ class Landing:
 
     def _hand_over(self) -> None:
         """Begin to load what is queued as one package, after the one before it."""
-        if not (self._objects or self._dead_letters or self._cursors):
+        if not (self._queued or self._is_position_due):
             return
         self._wait()
-        cursors = [self._cursor_row(cursor) for cursor in self._cursors.values()]
-        package = Package(self._objects, self._dead_letters, cursors)
+        package = Package(self._objects, self._dead_letters, self._position_rows())
         self.batch_size.note(self._queued, time.monotonic() - self._chunk_began)
         self._objects, self._dead_letters, self._bytes = [], [], 0
-        self._cursors = {}
+        self._is_position_due = False
         if not self._dry_run:
             self._loading = self._thread.submit(self._load, package)
         self.counts.chunks += 1
@@ -297,9 +316,16 @@ class Landing:
     def _queued(self) -> int:
         return len(self._objects) + len(self._dead_letters)
 
-    def _cursor_row(self, cursor: Cursor) -> Row:
-        text = json.dumps(cursor.value, separators=(",", ":"))
-        return (*self._source, cursor.stream, text, cursor.observed_at)
+    def _position_rows(self) -> list[Row]:
+        """The whole position and the link of the next package, all of one time."""
+        if self._chain is None:
+            return []
+        link = self._chain.next(has_states=bool(self._objects))
+        self._newest = self._now()
+        return [
+            (*self._source, stream, json.dumps(value, separators=(",", ":")), self._newest)
+            for stream, value in {**self._cursors, LINK: link.as_json()}.items()
+        ]
 
     def _refused_row(self, row: Row, reason: str) -> Row:
         """The dead letter of an object that passed the gate and that the warehouse refuses."""

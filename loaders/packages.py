@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loaders import crashpoints
+from loaders.chain import LINK, Link, head_id
 from loaders.config import configure_dlt, state_dir
 from loaders.errors import LandingError, describe
 from loaders.landing_tables import CURSORS, DEAD_LETTERS, LANDED_OBJECTS, Row, arrow_table
@@ -29,6 +31,12 @@ _AGAIN = "landfall_again"
 _OF_TABLE = (duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException)
 
 
+class CursorNotLanded(LandingError):
+    """The warehouse is not the one that this run's position was read from."""
+
+    exit_code = 75  # EX_TEMPFAIL
+
+
 @dataclasses.dataclass(frozen=True)
 class Package:
     """Rows of the three landing tables that become visible together."""
@@ -36,6 +44,16 @@ class Package:
     objects: Sequence[Row]
     dead_letters: Sequence[Row]
     cursors: Sequence[Row]
+
+    @functools.cached_property
+    def link(self) -> Link | None:
+        """Its place in the connection's chain; None for one of landing-only objects."""
+        texts = [text for _, _, stream, text, _ in self.cursors if stream == LINK]
+        return Link.read(texts[0]) if texts else None
+
+    def without_cursors(self) -> Package:
+        """What it has observed, without what it says of the position."""
+        return dataclasses.replace(self, cursors=())
 
 
 class PackageLoader:
@@ -69,36 +87,54 @@ class PackageLoader:
         """Load a package; by halves when the warehouse refuses its data for good.
 
         Returns the objects that it refuses each by itself: they are dead letters now.
-        Raises LandingError; then the package stays on disk and the next run loads it.
+        Raises LandingError; then the package stays on disk and the next run lands it. Raises
+        CursorNotLanded when it does not follow what the warehouse holds; then all of it is
+        landed but the cursors.
         """
         with self._warehouse.open():
             self._check_lease()
-            try:
-                self._load_whole(package)
-                return []
-            except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
-                reason = self._refusal(error)
-            logger.warning("package refused, landing it by halves: %s", reason)
-            refused: list[tuple[Row, str]] = []
-            self._load_accepted(package.objects, refused)
-            more = [
-                self._dead_letter_of(row, f"the warehouse refuses it: {reason}")
-                for row, reason in refused
-            ]
-            try:
-                # The cursor goes last: it covers all of them.
-                self._load_whole(Package([], [*package.dead_letters, *more], package.cursors))
-            except Exception as error:
-                raise LandingError(
-                    f"landing: the warehouse refuses the package: {self._refusal(error)}"
-                ) from error
-            return [row for row, _ in refused]
+            link = package.link
+            if link is None or link.follows == head_id(self._warehouse, *self._connection):
+                return self._load(package)
+            self._load(package.without_cursors())
+            raise CursorNotLanded(
+                f"{self._connection[0]}: the warehouse was put back or changed while this run read"
+                " the source (expected the position that the run began with); what was read is"
+                " stored, where it stands is not: run it again, it goes on from what the"
+                " warehouse holds"
+            )
+
+    def _load(self, package: Package) -> list[Row]:
+        try:
+            self._load_whole(package)
+            return []
+        except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
+            reason = self._refusal(error)
+        logger.warning("package refused, landing it by halves: %s", reason)
+        refused: list[tuple[Row, str]] = []
+        self._load_accepted(package.objects, refused)
+        more = [
+            self._dead_letter_of(row, f"the warehouse refuses it: {reason}")
+            for row, reason in refused
+        ]
+        try:
+            # The cursor goes last: it covers all of them.
+            self._load_whole(Package([], [*package.dead_letters, *more], package.cursors))
+        except Exception as error:
+            raise LandingError(
+                f"landing: the warehouse refuses the package: {self._refusal(error)}"
+            ) from error
+        return [row for row, _ in refused]
 
     def load_pending(self) -> list[Row]:
-        """Load the package that an earlier process left on disk, before anything new.
+        """Land what earlier processes left on disk, before anything new, and only then drop it.
 
-        One that the warehouse refuses for good is landed as `load` does it. Returns the objects
-        that became dead letters. Raises LandingError; then the package stays on disk.
+        Nothing of what dlt noted there is believed: the warehouse may be another one by now. So a
+        package is read, and landed as if it were new; a process that dies before the end leaves
+        it, and the next one begins anew: a state that is landed twice is merged once. One that
+        does not follow the head lands without its cursors.
+
+        Returns the objects that became dead letters. Raises LandingError; then it stays on disk.
         """
         if not self._directory.exists():
             return []
@@ -106,26 +142,12 @@ class PackageLoader:
         shutil.rmtree(self._directory / _AGAIN, ignore_errors=True)
         if not pipeline.has_pending_data:
             return []
-        with self._warehouse.open():
-            try:
-                pipeline.normalize()
-                pipeline.load()
-                return []
-            except Exception as error:
-                reason = reason_of(error)
-                if not _is_terminal(error):
-                    raise LandingError(
-                        f"landing: the pending package does not load: {reason}"
-                    ) from error
-            logger.warning("pending package refused, landing it by halves: %s", reason)
-            return self._land_again(pipeline)
-
-    def _land_again(self, pipeline: Any) -> list[Row]:
-        """Land pending packages as if they were new; only then drop them.
-
-        A process that dies before the end leaves them, and the next one begins anew: a state that
-        is landed twice is merged once. Returns the objects that became dead letters.
-        """
+        try:
+            pipeline.normalize()
+        except Exception as error:
+            raise LandingError(
+                f"landing: the pending package cannot be read: {reason_of(error)}"
+            ) from error
         # dlt loads the oldest package first, so the new ones need a directory of their own.
         again = PackageLoader(
             self._warehouse,
@@ -135,11 +157,37 @@ class PackageLoader:
             pipeline_name=_AGAIN,
         )
         refused: list[Row] = []
-        for directory in _packages(Path(pipeline.working_dir) / "load" / "normalized"):
-            refused += again.load(_read_package(directory))
+        with self._warehouse.open():
+            for directory in _packages(Path(pipeline.working_dir) / "load" / "normalized"):
+                refused += again.land_again(_read_package(directory))
+                self._delete_incomplete(directory.name)
         drop_pending(pipeline)
-        shutil.rmtree(self._directory / _AGAIN)
+        shutil.rmtree(self._directory / _AGAIN, ignore_errors=True)
         return refused
+
+    def land_again(self, package: Package) -> list[Row]:
+        """Land the package of an earlier process as the warehouse of today takes it."""
+        link, head = package.link, head_id(self._warehouse, *self._connection)
+        if link is not None and link.id == head:
+            return []  # it is in already
+        if link is None or link.follows != head:
+            package = package.without_cursors()
+        if link is not None and package.link is None:
+            logger.warning(
+                "%s: a package that an earlier run left does not follow what the warehouse holds:"
+                " its objects are landed, its position is not",
+                self._connection[0],
+            )
+        return self.load(package)
+
+    def _delete_incomplete(self, load_id: str) -> None:
+        """Delete what dlt had loaded of a package that is never completed any more."""
+        for table in ("landed_objects", "dead_letters", "cursors"):
+            self._warehouse.execute(
+                f"delete from {self._warehouse.staging_table(table)}"
+                f" where _dlt_load_id = ? and not {self._warehouse.is_complete()}",
+                (load_id,),
+            )
 
     def _load_accepted(self, objects: Sequence[Row], refused: list[tuple[Row, str]]) -> None:
         """Load what the warehouse takes of these, once more whole, then half by half."""

@@ -118,16 +118,14 @@ def open_runs(warehouse: Warehouse, now: dt.datetime) -> list[OpenRun]:
     ]
 
 
-def has_ended(warehouse: Warehouse, correlation_id: str, started_at: dt.datetime) -> bool:
-    """Whether a run that began then has an end row, its own or another's."""
-    return bool(
-        warehouse.execute(
-            f"select 1 from {warehouse.table('event_log')}"
-            " where correlation_id = ? and created_at >= ?"
-            " and event_type in ('job.completed', 'job.failed') limit 1",
-            (correlation_id, started_at - GRACE),
-        )
+def recorded(warehouse: Warehouse, correlation_id: str, started_at: dt.datetime) -> set[str]:
+    """Types of the job events that a run which began then has, its own or another's."""
+    rows = warehouse.execute(
+        f"select event_type from {warehouse.table('event_log')}"
+        " where correlation_id = ? and created_at >= ? and event_type like 'job.%'",
+        (correlation_id, started_at - GRACE),
     )
+    return {event_type for (event_type,) in rows}
 
 
 def close_orphans(warehouse: Warehouse, now: dt.datetime) -> tuple[list[OpenRun], int]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from loaders.chain import Position, read_position
 from loaders.dead_letters import DeadLetter, WithTexts, open_letters
 from loaders.erased import Erased
 from loaders.idem_keys import idem_key, key_prefix
@@ -35,6 +36,7 @@ class Stored:
         self.connection = (source_system, connection_name)
         """Its source and its name."""
         self._is_empty = is_empty
+        self._position: Position | None = None
 
     def held(self, object_type: str, among: Collection[str] | None = None) -> set[str]:
         """Ids of an object type that raw_objects holds alive, or that wait in complete loads.
@@ -84,7 +86,7 @@ class Stored:
             " union all"
             f" select external_id, observed_at, is_deleted{more}"
             f" from {self._warehouse.staging_table('landed_objects')}"
-            f" where {of_type} and {self._complete()}"
+            f" where {of_type} and {self._warehouse.is_complete()}"
             ") as states) as newest where age = 1 and not is_deleted",
             (*of_type_parameters, *parameters) * 2,
         )
@@ -138,7 +140,8 @@ class Stored:
             f" where {condition} and deleted_at is null",
             f"select external_id, {', '.join(queued)}"
             f" from {warehouse.staging_table('landed_objects')}"
-            f" where {condition} and not is_deleted and {self._complete()} order by observed_at",
+            f" where {condition} and not is_deleted and {warehouse.is_complete()}"
+            " order by observed_at",
         ):
             for external_id, *texts in warehouse.stream(query, parameters):
                 yield external_id, *(None if text is None else json.loads(text) for text in texts)
@@ -198,31 +201,22 @@ class Stored:
         )
         return Erased(text for (text,) in rows)
 
+    @property
+    def position(self) -> Position:
+        """Where the connection stood when it was first asked for."""
+        if self._position is None:
+            self._position = (
+                Position() if self._is_empty else read_position(self._warehouse, *self.connection)
+            )
+        return self._position
+
     def cursor(self, stream: str) -> dict[str, Any] | None:
-        """The newest cursor of a stream."""
-        if self._is_empty:
-            return None
-        rows = self._warehouse.execute(
-            f"select cursor from {self._warehouse.staging_table('cursors')}"
-            " where source_system = ? and connection_name = ? and stream = ?"
-            f" and {self._complete()} order by observed_at desc limit 1",
-            (*self.connection, stream),
-        )
-        return json.loads(rows[0][0]) if rows else None
+        """The cursor of a stream that counts."""
+        return self.cursors().get(stream)
 
     def cursors(self) -> dict[str, dict[str, Any]]:
-        """The newest cursor of every stream."""
-        if self._is_empty:
-            return {}
-        rows = self._warehouse.execute(
-            "select stream, cursor from (select stream, cursor, row_number() over"
-            " (partition by stream order by observed_at desc) as age"
-            f" from {self._warehouse.staging_table('cursors')}"
-            " where source_system = ? and connection_name = ?"
-            f" and {self._complete()}) as newest where age = 1",
-            self.connection,
-        )
-        return {stream: json.loads(text) for stream, text in rows}
+        """The cursor of every stream that counts."""
+        return {stream: dict(value) for stream, value in self.position.cursors.items()}
 
     def newest_observation(self) -> dt.datetime | None:
         """The latest observed_at, merged or not, of what could not be stored too."""
@@ -243,10 +237,6 @@ class Stored:
         )
         newest: dt.datetime | None = rows[0][0]
         return newest
-
-    def _complete(self) -> str:
-        loads = self._warehouse.staging_table("_dlt_loads")
-        return f"_dlt_load_id in (select load_id from {loads} where status = 0)"
 
 
 def _moment(seconds: int) -> dt.datetime:

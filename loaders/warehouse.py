@@ -98,6 +98,11 @@ class Warehouse(abc.ABC):
     def destination(self) -> Any:
         """The dlt destination of this warehouse."""
 
+    def is_complete(self) -> str:
+        """Predicate of the landing rows whose load package is complete."""
+        loads = self.staging_table("_dlt_loads")
+        return f"_dlt_load_id in (select load_id from {loads} where status = 0)"
+
     def event_value(self, column: str) -> str:
         """The parameter of an event_log column."""
         special = {"payload": self.json_parameter, "created_at": self.timestamp_parameter}
