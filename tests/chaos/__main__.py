@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.chaos.campaign import Campaign, new_directory
-from tests.chaos.cases import Case, few_named_cases, named_cases, parse_case, random_cases
+from tests.chaos.cases import (
+    Case,
+    disaster_cases,
+    few_named_cases,
+    named_cases,
+    parse_case,
+    random_cases,
+)
 from tests.chaos.display import Display
 from tests.chaos.harness import Harness, Outcome
 from tests.chaos.scenarios import SCENARIOS
@@ -27,6 +34,7 @@ cases, each after a scenario and a slash, such as stripe-backfill/land.loaded:2
   SIGINT@1.5s            a signal so many seconds after the start
   cold:SIGTERM:30        a process of its own, when the API has answered 30 requests of it
   torn-cache:0.5         SIGKILL at merge.before, and dbt's parse cache is cut in half
+  land.loaded+events:1   and then what tests/chaos/disasters.py names
 
 scenarios:
   """ + "\n  ".join(SCENARIOS)
@@ -98,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--without-marts", action="store_true", help="build raw_objects and run the tests only"
     )
+    parser.add_argument(
+        "--disasters", action="store_true", help="kills after which the warehouse is put back"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the evidence of passed cases too")
     return parser
 
@@ -118,7 +129,9 @@ def _campaign(options: argparse.Namespace, directory: Path, harness: Harness) ->
             sys.exit(f"chaos: {directory} is to be resumed {expected} --emulator")
         return campaign
     seed = random.randrange(1_000_000) if options.seed is None else options.seed
-    cases = options.case or _all_cases(options, seed, harness)
+    cases = options.case or (
+        [*disaster_cases()] if options.disasters else _all_cases(options, seed, harness)
+    )
     return Campaign.begin(directory, seed, cases, is_on_emulator=is_on_emulator)
 
 

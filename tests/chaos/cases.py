@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from signal import Signals
 
 from loaders import crashpoints
+from tests.chaos.disasters import Disaster
 from tests.chaos.scenarios import SCENARIOS, Scenario
 
 DEFAULT_SCENARIO = "gmail-backfill"
@@ -28,7 +29,8 @@ class Case:
     """One kill. With `point`, when it is reached the `nth` time; with `delay`, so many seconds
     after the start; with neither, a process of its own is killed once the API has answered
     `requests` of it. `cache_kept` cuts dbt's parse cache to that part of its size afterwards, as
-    a kill in the middle of its writing does."""
+    a kill in the middle of its writing does. `disaster` is what happens to the warehouse then, or
+    at `point` instead of a kill."""
 
     name: str
     scenario: str
@@ -38,6 +40,7 @@ class Case:
     delay: float | None = None
     requests: int = 10
     cache_kept: float | None = None
+    disaster: Disaster | None = None
 
     @property
     def is_cold(self) -> bool:
@@ -52,7 +55,11 @@ class Case:
 
 def parse_case(name: str) -> Case:
     """Read `[SCENARIO/]` and `POINT[:N][:SIGNAL]`, `SIGNAL@SECONDSs`, `cold:SIGNAL[:REQUESTS]` or
-    `torn-cache:PART`. Raises ValueError."""
+    `torn-cache:PART`, and then perhaps `+DISASTER`. Raises ValueError."""
+    kill, plus, disaster = name.partition("+")
+    if plus:
+        found = Disaster.parse(disaster)
+        return dataclasses.replace(parse_case(kill), name=name, disaster=found)
     scenario, _, kill = name.rpartition("/")
     scenario = scenario or DEFAULT_SCENARIO
     if scenario not in SCENARIOS:
@@ -101,6 +108,31 @@ def _points(scenario: Scenario, signals: tuple[Signals, ...]) -> Iterator[str]:
                 yield f"{point}:{nth}:{number.name}"
 
 
+_BEFORE_THE_VICTIM = {"gmail-bounded": 2, "stripe-bounded": 2}
+"""Runs that prepare a scenario of disasters; one where nothing is said."""
+
+
+def disaster_cases() -> Iterator[Case]:
+    """Every disaster, after a kill at every crash point, in a first fill over bounded runs, an
+    incremental run and a resync."""
+    for source, kind in itertools.product(
+        ("gmail", "stripe"), ("bounded", "incremental", "resync")
+    ):
+        scenario = f"{source}-{kind}"
+        backups = [str(number) for number in range(_BEFORE_THE_VICTIM.get(scenario, 1) + 1)]
+        of_parts = [
+            f"{part}:{backup}"
+            for part in ("restored", "events", "staging")
+            for backup in (*backups, "killed")
+        ]
+        for point in crashpoints.NAMES:
+            for disaster in ("removed", "machine", *of_parts, *(f"state:{one}" for one in backups)):
+                yield parse_case(f"{scenario}/{point}+{disaster}")
+        for nth, backup in itertools.product((1, 25), backups):
+            for disaster in ("swapped", "replaced"):
+                yield parse_case(f"{scenario}/extract.first_object:{nth}+{disaster}:{backup}")
+
+
 def few_named_cases() -> Iterator[Case]:
     """Every crash point once, scenarios and signals in turn: a run on the emulator takes long."""
     scenarios = itertools.cycle([one.name for one in SCENARIOS.values() if one.is_main])
@@ -139,5 +171,26 @@ SAMPLE = tuple(
     )
 )
 """Each step of the path once, over the main scenarios, with each signal."""
-EMULATOR_SAMPLE = (parse_case("gmail-backfill/merge.after"),)
+DISASTERS = tuple(
+    map(
+        parse_case,
+        (
+            "gmail-incremental/land.normalized+removed",
+            "gmail-bounded/land.loaded+restored:1",
+            "gmail-resync/merge.before+events:killed",
+            "gmail-incremental/extract.first_object:25+swapped:0",
+            "stripe-incremental/land.normalized+restored:0",
+            "stripe-incremental/end.before_event+events:1",
+            "stripe-bounded/land.extracted+staging:1",
+            "stripe-incremental/land.loaded:2+state:0",
+        ),
+    )
+)
+"""Each kind of disaster once, over the scenarios."""
+EMULATOR_SAMPLE = tuple(
+    map(
+        parse_case,
+        ("gmail-backfill/merge.after", "gmail-incremental/land.normalized+events:1"),
+    )
+)
 """A run there takes several times as long."""

@@ -24,6 +24,7 @@ from loaders import crashpoints
 from loaders.config import PROJECT_DIR
 from loaders.sandbox import Sandbox
 from tests.chaos.cases import Case
+from tests.chaos.disasters import KILLED, wait_until_closed
 from tests.chaos.forks import (
     HUNG,
     begin_as_a_user_does,
@@ -150,7 +151,7 @@ class _Worker:
             if stage == "killed":
                 code, was_killed = self._kill(scenario, case, log)
                 exit_codes.append(code)
-                if case.delay is None and exit_codes[0] == 0:
+                if case.delay is None and exit_codes[0] == 0 and not _goes_on(case):
                     found.append(f"kill: {case.name} was never reached")
             elif stage == "clean":
                 exit_codes.append(self._run_to_the_end(scenario, log, *scenario.clean))
@@ -158,8 +159,8 @@ class _Worker:
                 exit_codes.append(self._run_to_the_end(scenario, log, scenario.repeated))
             if exit_codes[-1] == HUNG:
                 found.append(f"hung: the {stage} run did not end; it was killed")
-            if stage == "killed" and case.cache_kept is not None:
-                self._slot.tear_cache(case.cache_kept)
+            if stage == "killed":
+                self._let_happen(scenario, case, log)
             self._slot.take_snapshot(directory / stage)
         found += self._examine(case, directory, exit_codes)
         seconds = time.monotonic() - began
@@ -167,6 +168,17 @@ class _Worker:
         record = {**dataclasses.asdict(outcome), "exit_codes": exit_codes}
         (directory / OUTCOME).write_text(json.dumps(record))
         return outcome
+
+    def _let_happen(self, scenario: Scenario, case: Case, log: Path) -> None:
+        """What befalls the victim's leavings before the next run."""
+        if case.cache_kept is not None:
+            self._slot.tear_cache(case.cache_kept)
+        if case.disaster is None or case.disaster.is_during_the_run:
+            return
+        if case.disaster.backup == KILLED:
+            self._slot.back_up(scenario.name, KILLED)
+            self._run_to_the_end(scenario, log.with_suffix(".followed.log"), *scenario.clean)
+        self._slot.suffer(scenario.name, case.disaster)
 
     def measure(self, name: str) -> tuple[str, float]:
         """Name of a scenario, and seconds that its victim takes when nobody kills it."""
@@ -192,9 +204,12 @@ class _Worker:
         before = live_objects(scenario.source, account)
         history: History = {}
         self._slot.empty()
+        runs = itertools.count()
+        self._slot.back_up(scenario.name, str(next(runs)))
         for step in scenario.steps:
             if isinstance(step, Run):
                 self._expect(scenario, step)
+                self._slot.back_up(scenario.name, str(next(runs)))
             else:
                 step(account, history)
         self._slot.save(scenario.name)
@@ -270,13 +285,25 @@ class _Worker:
             os.environ.clear()
             os.environ.update(environment)
             if case and case.point:
-                crashpoints.install(_killer(case.point, case.nth, case.signal))
+                crashpoints.install(_at(case.point, case.nth, self._end_of(scenario, case)))
             from loaders.cli import main
 
             codes = (main(arguments) for arguments in commands)
             return next((code for code in codes if code != 0), 0)
 
         return fork(run, log)
+
+    def _end_of(self, scenario: Scenario, case: Case) -> Callable[[], None]:
+        """What happens to the victim: a signal, or a disaster that it does not notice."""
+        disaster = case.disaster
+        if disaster is None or not disaster.is_during_the_run:
+            return lambda: os.kill(os.getpid(), case.signal)
+
+        def suffer() -> None:
+            wait_until_closed(self._slot.warehouse)
+            self._slot.suffer(scenario.name, disaster)
+
+        return suffer
 
     def _examine(self, case: Case, directory: Path, exit_codes: Sequence[int]) -> list[str]:
         """Read the copies in a fork: DuckDB's threads would not survive the next one."""
@@ -299,12 +326,21 @@ def read_evidence(directory: Path, case: Case, exit_codes: Sequence[int]) -> Evi
     killed_said, clean_said, repeated_said = (
         _last_line(directory / f"{stage}.log") for stage in _STAGES
     )
+    # What a disaster took back is not what a kill has to leave.
+    before = _PREPARED if case.disaster is None else "killed"
+    prepared, killed, cleaned, once_more = (
+        read_snapshot(directory / stage) for stage in (before, *_STAGES)
+    )
     return Evidence(
         case.signal,
         (victim, clean, repeated),
         (killed_said, clean_said, repeated_said),
         read_truth((directory / _TRUTH).read_text()),
-        *(read_snapshot(directory / stage) for stage in (_PREPARED, *_STAGES)),
+        prepared,
+        killed,
+        cleaned,
+        once_more,
+        has_befallen=case.disaster is not None,
     )
 
 
@@ -324,15 +360,19 @@ def _measure(scenario: str) -> tuple[str, float]:
     return _worker.measure(scenario)
 
 
-def _killer(point: str, nth: int, number: signal.Signals) -> Callable[[str], None]:
-    """A hook that sends this process a signal when `point` is reached the `nth` time."""
+def _at(point: str, nth: int, happens: Callable[[], None]) -> Callable[[str], None]:
+    """A hook that lets something happen when `point` is reached the `nth` time."""
     reached = itertools.count(1)
 
     def hook(name: str) -> None:
         if name == point and next(reached) == nth:
-            os.kill(os.getpid(), number)
+            happens()
 
     return hook
+
+
+def _goes_on(case: Case) -> bool:
+    return case.disaster is not None and case.disaster.is_during_the_run
 
 
 def _answered(account: Sandbox) -> int:

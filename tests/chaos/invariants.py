@@ -34,6 +34,8 @@ class Evidence:
     killed: Snapshot
     clean: Snapshot
     repeated: Snapshot
+    has_befallen: bool = False
+    """Whether a part of the warehouse was put back: then `prepared` is what that left."""
 
 
 def violations(evidence: Evidence) -> list[str]:
@@ -169,6 +171,8 @@ def _interrupted(evidence: Evidence) -> Iterator[str]:
 
 def _cursor(evidence: Evidence) -> Iterator[str]:
     """A cursor that the kill left visible covers what it says."""
+    if evidence.has_befallen:
+        return  # of what covers what, a dataset that is put back alone knows nothing
     for stream, object_type, external_id in uncovered(
         evidence.truth, evidence.killed, evidence.clean
     ):

@@ -218,6 +218,20 @@ SCENARIOS: Mapping[str, Scenario] = {
             server={"size": 60, "seed": 1, "threads": "none"},
             packages=1,
         ),
+        # A first fill over three bounded runs, the victim the third: the position of the first
+        # stays as it is while objects land.
+        _scenario(
+            "gmail-bounded",
+            "--max-objects=20",
+            steps=(Run(_fetch("gmail", "--max-objects=20")),) * 2,
+            packages=1,
+        ),
+        _scenario(
+            "stripe-bounded",
+            "--max-objects=100",
+            steps=(Run(_fetch("stripe", "--max-objects=100")),) * 2,
+            packages=1,
+        ),
         _scenario("stripe-backfill", is_main=True),
         _scenario("stripe-incremental", steps=(_STRIPE, _trade), is_main=True),
         # Lists of many pages, read in slices at the same time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -11,9 +12,10 @@ from pathlib import Path
 import yaml
 
 from loaders.config import PROJECT_DIR
+from tests.chaos.disasters import Disaster, put_back, put_part_back
 from tests.chaos.forks import fork, parse_project, wait_or_kill
 from tests.chaos.scenarios import Scenario
-from tests.chaos.snapshots import copy_file, copy_rows, copy_spool
+from tests.chaos.snapshots import WAREHOUSE, copy_file, copy_rows, copy_spool
 from tests.peers.datasets import copy_tables, delete_datasets
 
 _DROPPED_VARIABLES = ("LANDFALL_", "SOURCES__", "DBT_", "TRACEPARENT", "GOOGLE_APPLICATION_")
@@ -88,6 +90,51 @@ class Slot:
         if self.emulator:
             delete_datasets(self.emulator, *self._datasets())
             self._copy_datasets(f"_{name}", "")
+
+    def back_up(self, name: str, run: str) -> None:
+        """Keep a copy of the warehouse and the state as they are after a run."""
+        backup = self._backup(name, run)
+        shutil.rmtree(backup, ignore_errors=True)
+        backup.mkdir(parents=True)
+        if self.state_dir.exists():
+            shutil.copytree(self.state_dir, backup / "state")
+        if self.emulator:
+            delete_datasets(self.emulator, *self._datasets(f"_{name}_{run}"))
+            self._copy_datasets("", f"_{name}_{run}")
+        else:
+            copy_file(self.warehouse, backup)
+
+    def suffer(self, name: str, disaster: Disaster) -> None:
+        """Let a disaster happen."""
+        backup = self._backup(name, disaster.backup)
+        if disaster.kind in ("machine", "state"):
+            shutil.rmtree(self.state_dir, ignore_errors=True)
+            if disaster.kind == "state" and (backup / "state").exists():
+                shutil.copytree(backup / "state", self.state_dir)
+        elif self.emulator:
+            pairs = zip(self._datasets(f"_{name}_{disaster.backup}"), self._datasets(), strict=True)
+            for pair, part in zip(pairs, ("events", "events_staging"), strict=True):
+                if part in disaster.datasets:
+                    self._put_dataset_back(*pair)
+        elif len(disaster.datasets) == 1:
+            [schema] = disaster.datasets
+            work = functools.partial(put_part_back, backup / WAREHOUSE, self.warehouse, schema)
+            _in_fork(lambda: work() or 0, self.root / "put-back.log")
+        else:
+            put_back(backup / WAREHOUSE, self.warehouse, as_new_file=disaster.kind == "replaced")
+
+    def _backup(self, name: str, run: str) -> Path:
+        return self.prepared / f"{name}-backup-{run}"
+
+    def _put_dataset_back(self, backup: str, dataset: str) -> None:
+        url = self.emulator or ""
+        delete_datasets(url, dataset)
+
+        def copy() -> int:
+            copy_tables(url, backup, dataset)
+            return 0
+
+        _in_fork(copy, self.prepared / "copied.log")
 
     def take_snapshot(self, into: Path) -> None:
         """Keep what the warehouse and the spool hold."""
