@@ -176,9 +176,10 @@ DISASTERS = tuple(
         parse_case,
         (
             "gmail-incremental/land.normalized+removed",
-            "gmail-bounded/land.loaded+restored:1",
+            "gmail-bounded/land.normalized+restored:1",
             "gmail-resync/merge.before+events:killed",
             "gmail-incremental/extract.first_object:25+swapped:0",
+            "gmail-bounded/extract.first_object:5+swapped:1",
             "stripe-incremental/land.normalized+restored:0",
             "stripe-incremental/end.before_event+events:1",
             "stripe-bounded/land.extracted+staging:1",
