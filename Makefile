@@ -8,7 +8,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos property audit bench clean
+.PHONY: help install gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos disasters property audit bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -92,6 +92,9 @@ smoke-bigquery: install ## run twice against LANDFALL_BIGQUERY_PROJECT, in datas
 chaos: install ## kill runs at every named step and at random instants, for an hour or more
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.chaos --emulator
+
+disasters: install ## the same, and then a backup, a dataset or a state directory is put back
+	$(BIN)/python -m tests.chaos --disasters
 
 property: export LANDFALL_PROPERTY_EXAMPLES ?= 200
 property: install ## random histories of a mailbox, of an account, and of their runs
