@@ -22,16 +22,21 @@ typed as (
         {{ mail_header('payload', 'Date') }} as date_header,
         {{ timestamp_from_millis(json_text('payload', '$.internalDate')) }}
             as internal_date,
-        {{ json_strings('payload', '$.labelIds') }} as label_ids,
+        case
+            when payload is not null then {{ json_strings('payload', '$.labelIds') }}
+        end as label_ids,
         {{ json_text('payload', '$.snippet') }} as snippet,
         {{ json_integer('payload', '$.sizeEstimate') }} as size_bytes,
-        -- Any part, at any depth, that has a file name.
-        coalesce(
-            {{ text_matches(
-                json_as_text(json_query('payload', '$.payload')), '"filename"\\s*:\\s*"[^"]'
-            ) }},
-            false
-        ) as has_attachments,
+        -- Any part, at any depth, that has a file name: only the format `full` has parts.
+        case
+            when
+                {{ json_container('payload', '$.payload.body') }} is not null
+                or {{ json_container('payload', '$.payload.parts') }} is not null
+                then {{ text_matches(
+                    json_as_text(json_query('payload', '$.payload')),
+                    '"filename"\\s*:\\s*"[^"]'
+                ) }}
+        end as has_attachments,
         deleted_at is not null as is_deleted,
         first_seen,
         last_seen

@@ -20,7 +20,8 @@ typed as (
             as balance_transaction_id,
         {{ stripe_reference('payload', '$.failure_balance_transaction') }}
             as failure_balance_transaction_id,
-        {{ stripe_reference('payload', '$.payment_method') }} as payment_method_id,
+        {{ stripe_reference('payload', '$.payment_method', '$.source') }}
+            as payment_method_id,
         {{ json_text('payload', '$.payment_method_details.type') }}
             as payment_method_type,
         {{ json_text('payload', '$.status') }} as status,
@@ -36,9 +37,15 @@ typed as (
         {{ json_boolean('payload', '$.paid') }} as is_paid,
         {{ json_boolean('payload', '$.captured') }} as is_captured,
         {{ json_boolean('payload', '$.refunded') }} as is_refunded,
-        {{ json_boolean('payload', '$.disputed') }} as is_disputed,
+        -- Before 2019-12 a charge named its dispute, and had no flag.
+        coalesce(
+            {{ json_boolean('payload', '$.disputed') }},
+            case
+                when {{ stripe_reference('payload', '$.dispute') }} is not null then true
+            end
+        ) as is_disputed,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

@@ -20,12 +20,15 @@ typed as (
         {{ json_text('payload', '$.address.country') }} as country,
         {{ json_text('payload', '$.description') }} as description,
         {{ json_text('payload', '$.currency') }} as currency,
-        {{ json_integer('payload', '$.balance') }} as balance_minor,
+        coalesce(
+            {{ json_integer('payload', '$.balance') }},
+            {{ json_integer('payload', '$.account_balance') }}
+        ) as balance_minor,
         {{ json_text('payload', '$.tax_exempt') }} as tax_exempt,
         object_created_at as created_at,
         {{ json_boolean('payload', '$.delinquent') }} as is_delinquent,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

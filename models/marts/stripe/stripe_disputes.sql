@@ -18,10 +18,15 @@ typed as (
         {{ stripe_reference('payload', '$.payment_intent') }} as payment_intent_id,
         {{ json_text('payload', '$.status') }} as status,
         {{ json_text('payload', '$.reason') }} as reason,
-        {{ json_text('payload', '$.network_reason_code') }} as network_reason_code,
+        coalesce(
+            {{ json_text(
+                'payload', '$.payment_method_details.card.network_reason_code'
+            ) }},
+            {{ json_text('payload', '$.network_reason_code') }}
+        ) as network_reason_code,
         {{ json_text('payload', '$.currency') }} as currency,
         {{ json_integer('payload', '$.amount') }} as amount_minor,
-        {{ json_query('payload', '$.balance_transactions') }} as balance_transactions,
+        {{ json_container('payload', '$.balance_transactions') }} as balance_transactions,
         object_created_at as created_at,
         -- 0 when the bank takes no evidence.
         {{ timestamp_from_seconds(
@@ -35,7 +40,7 @@ typed as (
             as is_evidence_past_due,
         {{ json_boolean('payload', '$.is_charge_refundable') }} as is_charge_refundable,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

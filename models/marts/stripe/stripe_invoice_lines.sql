@@ -16,38 +16,57 @@ typed as (
         -- external_id is <invoice id>:<line id>.
         {{ dbt.split_part('external_id', "':'", 1) }} as invoice_id,
         {{ dbt.split_part('external_id', "':'", 2) }} as invoice_line_id,
-        coalesce(
-            {{ stripe_reference(
-                'payload', '$.parent.subscription_item_details.subscription'
-            ) }},
-            {{ stripe_reference(
-                'payload', '$.parent.invoice_item_details.subscription'
-            ) }},
-            {{ stripe_reference('payload', '$.subscription') }}
-        ) as subscription_id,
         {{ stripe_reference(
-            'payload', '$.parent.subscription_item_details.subscription_item'
+            'payload',
+            '$.parent.subscription_item_details.subscription',
+            '$.parent.invoice_item_details.subscription',
+            '$.subscription',
+        ) }} as subscription_id,
+        {{ stripe_reference(
+            'payload',
+            '$.parent.subscription_item_details.subscription_item',
+            '$.subscription_item',
         ) }} as subscription_item_id,
+        {{ stripe_reference(
+            'payload',
+            '$.parent.invoice_item_details.invoice_item',
+            '$.parent.subscription_item_details.invoice_item',
+            '$.invoice_item',
+        ) }} as invoice_item_id,
+        {{ stripe_reference(
+            'payload', '$.pricing.price_details.price', '$.price', '$.plan'
+        ) }} as price_id,
+        {{ stripe_reference(
+            'payload',
+            '$.pricing.price_details.product',
+            '$.price.product',
+            '$.plan.product',
+        ) }} as product_id,
         coalesce(
-            {{ stripe_reference(
-                'payload', '$.parent.invoice_item_details.invoice_item'
-            ) }},
-            {{ stripe_reference(
-                'payload', '$.parent.subscription_item_details.invoice_item'
-            ) }}
-        ) as invoice_item_id,
-        {{ stripe_reference('payload', '$.pricing.price_details.price') }} as price_id,
-        {{ stripe_reference('payload', '$.pricing.price_details.product') }}
-            as product_id,
-        {{ json_text('payload', '$.parent.type') }} as parent_type,
+            {{ json_text('payload', '$.parent.type') }},
+            -- Before Basil. Which of its two items is the parent of a line with both?
+            case {{ json_text('payload', '$.type') }}
+                when 'subscription' then 'subscription_item_details'
+                when 'invoiceitem' then
+                    case
+                        when {{ stripe_reference('payload', '$.subscription_item') }} is null
+                            then 'invoice_item_details'
+                    end
+            end
+        ) as parent_type,
         {{ json_text('payload', '$.description') }} as description,
         {{ json_integer('payload', '$.quantity') }} as quantity,
         {{ json_decimal('payload', '$.quantity_decimal') }} as quantity_decimal,
         {{ json_text('payload', '$.currency') }} as currency,
         {{ json_integer('payload', '$.amount') }} as amount_minor,
         {{ json_integer('payload', '$.subtotal') }} as subtotal_minor,
-        {{ json_decimal('payload', '$.pricing.unit_amount_decimal') }}
-            as unit_amount_minor,
+        coalesce(
+            {{ json_decimal('payload', '$.pricing.unit_amount_decimal') }},
+            {{ json_decimal('payload', '$.price.unit_amount_decimal') }},
+            {{ json_decimal('payload', '$.price.unit_amount') }},
+            {{ json_decimal('payload', '$.plan.amount_decimal') }},
+            {{ json_decimal('payload', '$.plan.amount') }}
+        ) as unit_amount_minor,
         object_created_at as created_at,
         {{ timestamp_from_seconds(json_text('payload', '$.period.start')) }}
             as period_start_at,
@@ -59,11 +78,12 @@ typed as (
             ) }},
             {{ json_boolean(
                 'payload', '$.parent.invoice_item_details.proration'
-            ) }}
+            ) }},
+            {{ json_boolean('payload', '$.proration') }}
         ) as is_proration,
         {{ json_boolean('payload', '$.discountable') }} as is_discountable,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

@@ -15,13 +15,20 @@ typed as (
         connection_name,
         external_id as invoice_id,
         {{ stripe_reference('payload', '$.customer') }} as customer_id,
-        {{ stripe_reference('payload', '$.parent.subscription_details.subscription') }}
-            as subscription_id,
-        {{ stripe_reference('payload', '$.parent.quote_details.quote') }} as quote_id,
+        {{ stripe_reference(
+            'payload',
+            '$.parent.subscription_details.subscription',
+            '$.subscription',
+        ) }} as subscription_id,
+        {{ stripe_reference('payload', '$.parent.quote_details.quote', '$.quote') }}
+            as quote_id,
         {{ json_text('payload', '$.number') }} as number,
         {{ json_text('payload', '$.status') }} as status,
         {{ json_text('payload', '$.billing_reason') }} as billing_reason,
-        {{ json_text('payload', '$.collection_method') }} as collection_method,
+        coalesce(
+            {{ json_text('payload', '$.collection_method') }},
+            {{ json_text('payload', '$.billing') }}
+        ) as collection_method,
         {{ json_integer('payload', '$.attempt_count') }} as attempt_count,
         {{ json_text('payload', '$.currency') }} as currency,
         {{ json_integer('payload', '$.subtotal') }} as subtotal_minor,
@@ -41,9 +48,12 @@ typed as (
         {{ timestamp_from_seconds(json_text('payload', '$.due_date')) }} as due_at,
         {{ timestamp_from_seconds(json_text('payload', '$.effective_at')) }}
             as effective_at,
-        {{ timestamp_from_seconds(
-            json_text('payload', '$.status_transitions.finalized_at')
-        ) }} as finalized_at,
+        coalesce(
+            {{ timestamp_from_seconds(
+                json_text('payload', '$.status_transitions.finalized_at')
+            ) }},
+            {{ timestamp_from_seconds(json_text('payload', '$.finalized_at')) }}
+        ) as finalized_at,
         {{ timestamp_from_seconds(
             json_text('payload', '$.status_transitions.paid_at')
         ) }} as paid_at,
@@ -58,7 +68,7 @@ typed as (
         {{ json_boolean('payload', '$.attempted') }} as is_attempted,
         {{ json_boolean('payload', '$.auto_advance') }} as is_auto_advanced,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

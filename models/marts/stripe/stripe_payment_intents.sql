@@ -15,8 +15,10 @@ typed as (
         connection_name,
         external_id as payment_intent_id,
         {{ stripe_reference('payload', '$.customer') }} as customer_id,
-        {{ stripe_reference('payload', '$.latest_charge') }} as latest_charge_id,
-        {{ stripe_reference('payload', '$.payment_method') }} as payment_method_id,
+        {{ stripe_reference('payload', '$.latest_charge', '$.charges.data[0]') }}
+            as latest_charge_id,
+        {{ stripe_reference('payload', '$.payment_method', '$.source') }}
+            as payment_method_id,
         {{ json_text('payload', '$.status') }} as status,
         {{ json_text('payload', '$.cancellation_reason') }} as cancellation_reason,
         {{ json_text('payload', '$.capture_method') }} as capture_method,
@@ -31,7 +33,7 @@ typed as (
         {{ timestamp_from_seconds(json_text('payload', '$.canceled_at')) }}
             as canceled_at,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

@@ -34,7 +34,7 @@ typed as (
             as arrival_at,
         {{ json_boolean('payload', '$.automatic') }} as is_automatic,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

@@ -24,11 +24,14 @@ typed as (
             as recurring_interval_count,
         {{ json_text('payload', '$.recurring.usage_type') }} as recurring_usage_type,
         {{ json_text('payload', '$.currency') }} as currency,
-        {{ json_decimal('payload', '$.unit_amount_decimal') }} as unit_amount_minor,
+        coalesce(
+            {{ json_decimal('payload', '$.unit_amount_decimal') }},
+            {{ json_decimal('payload', '$.unit_amount') }}
+        ) as unit_amount_minor,
         object_created_at as created_at,
         {{ json_boolean('payload', '$.active') }} as is_active,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

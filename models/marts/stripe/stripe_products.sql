@@ -23,7 +23,7 @@ typed as (
         {{ timestamp_from_seconds(json_text('payload', '$.updated')) }} as updated_at,
         {{ json_boolean('payload', '$.active') }} as is_active,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

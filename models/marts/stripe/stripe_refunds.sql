@@ -26,7 +26,7 @@ typed as (
         {{ json_text('payload', '$.currency') }} as currency,
         {{ json_integer('payload', '$.amount') }} as amount_minor,
         object_created_at as created_at,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,

@@ -18,24 +18,49 @@ typed as (
         {{ stripe_reference('payload', '$.latest_invoice') }} as latest_invoice_id,
         {{ stripe_reference('payload', '$.default_payment_method') }}
             as default_payment_method_id,
-        {{ stripe_reference('payload', '$.items.data[0].price') }} as price_id,
-        {{ stripe_reference('payload', '$.items.data[0].price.product') }}
-            as product_id,
+        {{ stripe_reference(
+            'payload', '$.items.data[0].price', '$.items.data[0].plan', '$.plan'
+        ) }} as price_id,
+        {{ stripe_reference(
+            'payload',
+            '$.items.data[0].price.product',
+            '$.items.data[0].plan.product',
+            '$.plan.product',
+        ) }} as product_id,
         {{ json_text('payload', '$.status') }} as status,
-        {{ json_text('payload', '$.collection_method') }} as collection_method,
+        coalesce(
+            {{ json_text('payload', '$.collection_method') }},
+            {{ json_text('payload', '$.billing') }}
+        ) as collection_method,
         {{ json_text('payload', '$.cancellation_details.reason') }}
             as cancellation_reason,
         {{ json_text('payload', '$.description') }} as description,
-        {{ json_text('payload', '$.currency') }} as currency,
-        {{ json_integer('payload', '$.items.data[0].quantity') }} as quantity,
-        {{ json_query('payload', '$.items.data') }} as items,
+        coalesce(
+            {{ json_text('payload', '$.currency') }},
+            {{ json_text('payload', '$.items.data[0].price.currency') }},
+            {{ json_text('payload', '$.items.data[0].plan.currency') }},
+            {{ json_text('payload', '$.plan.currency') }}
+        ) as currency,
+        -- The one beside the items is 1 where the first one's usage is metered.
+        case
+            when {{ json_container('payload', '$.items.data[0]') }} is null
+                then {{ json_integer('payload', '$.quantity') }}
+            else {{ json_integer('payload', '$.items.data[0].quantity') }}
+        end as quantity,
+        {{ json_container('payload', '$.items.data') }} as items,
         object_created_at as created_at,
-        {{ timestamp_from_seconds(
-            json_text('payload', '$.items.data[0].current_period_start')
-        ) }} as current_period_start_at,
-        {{ timestamp_from_seconds(
-            json_text('payload', '$.items.data[0].current_period_end')
-        ) }} as current_period_end_at,
+        coalesce(
+            {{ timestamp_from_seconds(
+                json_text('payload', '$.items.data[0].current_period_start')
+            ) }},
+            {{ timestamp_from_seconds(json_text('payload', '$.current_period_start')) }}
+        ) as current_period_start_at,
+        coalesce(
+            {{ timestamp_from_seconds(
+                json_text('payload', '$.items.data[0].current_period_end')
+            ) }},
+            {{ timestamp_from_seconds(json_text('payload', '$.current_period_end')) }}
+        ) as current_period_end_at,
         {{ timestamp_from_seconds(json_text('payload', '$.billing_cycle_anchor')) }}
             as billing_cycle_anchor_at,
         {{ timestamp_from_seconds(json_text('payload', '$.start_date')) }}
@@ -51,7 +76,7 @@ typed as (
         {{ json_boolean('payload', '$.cancel_at_period_end') }}
             as is_canceled_at_period_end,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,
-        {{ json_query('payload', '$.metadata') }} as metadata,
+        {{ json_container('payload', '$.metadata') }} as metadata,
         deleted_at is not null as is_deleted,
         deleted_at,
         first_seen,
