@@ -20,7 +20,10 @@ Row = Mapping[str, Any]
 """A row of raw_objects, its payload parsed; None when the content was never seen."""
 Column = Callable[[Row], Any]
 
-JSON_COLUMNS = frozenset(("balance_transactions", "items", "metadata"))
+# Read as text: BigQuery's answers have an empty array for one that is NULL, and its JSON has not.
+JSON_OF = {name: name for name in ("balance_transactions", "items", "metadata")} | {
+    "label_ids": "to_json(label_ids)"
+}
 SEEN = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NO_DECIMALS = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF".split()
@@ -614,12 +617,12 @@ def _objects(warehouse: Warehouse, source_system: str, object_type: str) -> dict
 def _rows(warehouse: Warehouse, mart: str, columns: Sequence[str]) -> dict[str, Row]:
     """Rows of a mart by idem_key."""
     selected = ", ".join(
-        warehouse.json_as_text(name) if name in JSON_COLUMNS else name for name in columns
+        warehouse.json_as_text(JSON_OF[name]) if name in JSON_OF else name for name in columns
     )
     found = {}
     for values in warehouse.execute(f"select {selected} from {warehouse.table(mart)}"):
         row = dict(zip(columns, values, strict=True))
-        for name in JSON_COLUMNS & row.keys():
+        for name in JSON_OF.keys() & row.keys():
             row[name] = row[name] and json.loads(row[name])
         found[row["idem_key"]] = row
     return found
