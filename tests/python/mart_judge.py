@@ -282,9 +282,7 @@ MARTS: Mapping[str, tuple[str, str, Mapping[str, Column]]] = {
                 "due_at": read(as_moment, "due_date"),
                 "effective_at": read(as_moment, "effective_at"),
                 # 2019-03-14 moved it.
-                "finalized_at": read(
-                    as_moment, "status_transitions.finalized_at", "finalized_at"
-                ),
+                "finalized_at": read(as_moment, "status_transitions.finalized_at", "finalized_at"),
                 "paid_at": read(as_moment, "status_transitions.paid_at"),
                 "voided_at": read(as_moment, "status_transitions.voided_at"),
                 "marked_uncollectible_at": read(
@@ -473,7 +471,8 @@ MARTS: Mapping[str, tuple[str, str, Mapping[str, Column]]] = {
                 "charge_id": read(as_id, "charge"),
                 "payment_intent_id": read(as_id, "payment_intent"),
                 "network_reason_code": read(
-                    as_text, "payment_method_details.card.network_reason_code",
+                    as_text,
+                    "payment_method_details.card.network_reason_code",
                     "network_reason_code",
                 ),
                 "balance_transactions": read(as_container, "balance_transactions"),

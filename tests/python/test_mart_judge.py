@@ -32,7 +32,7 @@ HEADERS = [
 MESSAGE = {
     "threadId": "t1",
     "labelIds": ["INBOX", "UNREAD"],
-    "snippet": "a \"quoted\" text, 東京",
+    "snippet": 'a "quoted" text, 東京',
     "internalDate": "1790000000123",
     "sizeEstimate": 1234,
 }
@@ -321,7 +321,9 @@ CASES: Mapping[str, list[Mapping[str, Any] | None]] = {
         },
         # Before 2025-03-31.basil, and of 2022; metered: the quantity above is not its item's.
         {
-            "items": {"data": [{"price": {"id": "price_2", "product": "prod_2", "currency": "eur"}}]},
+            "items": {
+                "data": [{"price": {"id": "price_2", "product": "prod_2", "currency": "eur"}}]
+            },
             "plan": {"id": "price_9", "product": "prod_9", "currency": "gbp"},
             "quantity": 1,
             "current_period_start": NOW,
