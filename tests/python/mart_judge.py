@@ -26,8 +26,10 @@ JSON_OF = {name: name for name in ("balance_transactions", "items", "metadata")}
 }
 SEEN = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_NO_DECIMALS = "BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF".split()
-_THREE_DECIMALS = "BHD JOD KWD OMR TND".split()
+_DECIMALS = {
+    **dict.fromkeys(re.findall("...", "BIFCLPDJFGNFJPYKMFKRWMGAPYGRWFVNDVUVXAFXOFXPF"), 0),
+    **dict.fromkeys(("BHD", "JOD", "KWD", "OMR", "TND"), 3),
+}
 
 
 def dig(value: Any, path: str) -> Any:
@@ -106,9 +108,7 @@ def amount(minor: Column, currency: Column) -> Column:
         units, code = minor(row), currency(row)
         if units is None or code is None:
             return None
-        upper = code.upper()
-        decimals = 0 if upper in _NO_DECIMALS else 3 if upper in _THREE_DECIMALS else 2
-        return Decimal(units).scaleb(-decimals)
+        return Decimal(units).scaleb(-_DECIMALS.get(code.upper(), 2))
 
     return convert
 
@@ -154,7 +154,8 @@ def header(name: str) -> Column:
 
     def find(row: Row) -> str | None:
         headers = dig(row["payload"], "payload.headers") or []
-        return first(each["value"] for each in headers if each["name"].lower() == name)
+        named = (each["value"] for each in headers if each["name"].lower() == name)
+        return as_text(next(named, None))
 
     return find
 
@@ -551,7 +552,7 @@ def store(
     """Put objects, by external id, into raw_objects as a MERGE leaves them; None is a tombstone."""
     for external_id, payload in payloads:
         created = (payload or {}).get("created")
-        row = {
+        row: dict[str, Any] = {
             "idem_key": f"{source_system}:acct1:{object_type}:{external_id}",
             "source_system": source_system,
             "connection_name": "acct1",
@@ -567,7 +568,10 @@ def store(
         }
         if created is not None:
             row["object_created_at"] = _EPOCH + dt.timedelta(seconds=created)
-        row |= {"deleted_at": SEEN} if payload is None else {"payload": json.dumps(payload)}
+        if payload is None:
+            row["deleted_at"] = SEEN
+        else:
+            row["payload"] = json.dumps(payload)
         marks = [warehouse.json_parameter if name == "payload" else "?" for name in row]
         warehouse.execute(
             f"insert into {warehouse.table('raw_objects')} ({', '.join(row)})"
@@ -618,7 +622,7 @@ def _rows(warehouse: Warehouse, mart: str, columns: Sequence[str]) -> dict[str, 
     selected = ", ".join(
         warehouse.json_as_text(JSON_OF[name]) if name in JSON_OF else name for name in columns
     )
-    found = {}
+    found: dict[str, Row] = {}
     for values in warehouse.execute(f"select {selected} from {warehouse.table(mart)}"):
         row = dict(zip(columns, values, strict=True))
         for name in JSON_OF.keys() & row.keys():
