@@ -8,14 +8,13 @@ import dataclasses
 import json
 import os
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from loaders.errors import ConfigError, UsageError, register_secret, register_url_password
+from loaders.errors import ConfigError, register_secret, register_url_password
 
 PROJECT_DIR = Path(__file__).resolve().parents[1]
 PACKAGE_NAME = "landfall"
@@ -25,7 +24,7 @@ SANDBOX = "sandbox"
 SOURCES = ("gmail", "stripe")
 """Source systems that have a command, and marts of their own, tagged with the name."""
 _SECRETS = ("token", "refresh_token", "client_secret", "private_key", "password")
-_TOKEN_FILE = ".token.json"  # noqa: S105 - the end of a file name
+TOKEN_FILE = ".token.json"  # noqa: S105 - the end of a file name
 
 # dlt reads these when it is imported.
 DLT_SETTINGS = {
@@ -53,12 +52,13 @@ def state_dir() -> Path:
 
 def dlt_dir() -> Path:
     """Where dlt looks for its configuration and secrets, and where tokens are kept."""
-    return Path(os.environ.get("DLT_PROJECT_DIR", PROJECT_DIR)) / ".dlt"
+    directory = Path(os.environ.get("DLT_PROJECT_DIR", PROJECT_DIR))
+    return directory / os.environ.get("DLT_CONFIG_FOLDER", ".dlt")
 
 
 def token_path(source_system: str, connection_name: str) -> Path:
     """Where `run.py auth` keeps the token of a connection."""
-    return dlt_dir() / f"{source_system}.{connection_name}{_TOKEN_FILE}"
+    return dlt_dir() / f"{source_system}.{connection_name}{TOKEN_FILE}"
 
 
 def shown(path: Path | str) -> str:
@@ -230,82 +230,3 @@ class Connection:
     def is_sandbox(self) -> bool:
         """Whether this is the stand-in that runs when nothing is configured."""
         return self.name == SANDBOX
-
-
-def load_connection(
-    source_system: str, name: str | None, target: Target | None = None
-) -> Connection:
-    """The connection to use: the named one, the only one configured, or the sandbox.
-
-    Generated objects get into a `target` that is not a local one only where the sandbox is named.
-    Raises UsageError for that and for an unknown or ambiguous name, ConfigError for broken files.
-    """
-    configured = sorted(set(_configured_connections(source_system)))
-    if name is None:
-        if len(configured) > 1:
-            raise UsageError(
-                f"{source_system}: connections {', '.join(configured)} are configured;"
-                " choose with --connection, or --all"
-            )
-        if not configured and target is not None and not target.is_local:
-            raise UsageError(
-                f"{source_system}: no connection is configured, and generated objects are not put"
-                f" into {target.shown} unasked; add [sources.{source_system}.NAME] to"
-                f" .dlt/secrets.toml, or say --connection {SANDBOX}"
-            )
-        name = configured[0] if configured else SANDBOX
-    if name != SANDBOX and name not in configured:
-        is_gmail = source_system == "gmail"
-        raise UsageError(
-            f"{source_system}: no connection '{name}'; configured: "
-            f"{', '.join(configured) or 'none'}; add [sources.{source_system}.{name}]"
-            " to .dlt/secrets.toml"
-            + (f", or: python loaders/run.py auth gmail --connection {name}" if is_gmail else "")
-        )
-    return Connection(source_system, name)
-
-
-def load_connections(
-    source_system: str, names: Sequence[str] | None, target: Target, *, everything: bool
-) -> list[Connection]:
-    """The connections to use: all that are configured, the named ones, or as load_connection.
-
-    Raises what load_connection raises.
-    """
-    if everything:
-        names = sorted(set(_configured_connections(source_system)))
-    chosen: Sequence[str | None] = list(dict.fromkeys(names or ())) or [None]
-    return [load_connection(source_system, name, target) for name in chosen]
-
-
-def has_connections(source_system: str, name: str | None = None) -> bool:
-    """Whether a source has a connection that is configured, of this name where one is given."""
-    configured = set(_configured_connections(source_system))
-    return bool(configured) if name is None else name in configured
-
-
-def _configured_connections(source_system: str) -> Iterator[str]:
-    for file_name in ("config.toml", "secrets.toml"):
-        sections = _read_toml(dlt_dir() / file_name).get("sources", {}).get(source_system, {})
-        yield from (name for name, section in sections.items() if isinstance(section, dict))
-    prefix = f"SOURCES__{source_system.upper()}__"
-    for variable in os.environ:
-        if variable.startswith(prefix) and "__" in variable.removeprefix(prefix):
-            yield variable.removeprefix(prefix).split("__")[0].lower()
-    for path in dlt_dir().glob(f"{source_system}.*{_TOKEN_FILE}"):
-        yield path.name.removeprefix(f"{source_system}.").removesuffix(_TOKEN_FILE)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({type(error).__name__})") from error
-    except tomllib.TOMLDecodeError as error:
-        # The parser's message may quote the line, and the line may be a secret.
-        where = re.search(r"\(at .*\)", str(error))
-        raise ConfigError(
-            f"{path}: not valid TOML {where.group() if where else ''}; correct the file"
-        ) from error

@@ -15,17 +15,15 @@ from loaders import transform
 from loaders.access import AccessOptions, open_access
 from loaders.alerts.channels import check_channels
 from loaders.checks import Report
-from loaders.config import (
-    SOURCES,
-    Connection,
-    Target,
+from loaders.config import SOURCES, Connection
+from loaders.connections import (
     has_connections,
     load_connection,
     load_connections,
 )
 from loaders.dead_letters import open_letters
 from loaders.each_connection import run_each
-from loaders.errors import LandfallError, UsageError, describe
+from loaders.errors import ConfigError, LandfallError, UsageError, describe
 from loaders.ingest import (
     DeadLettered,
     FetchIncomplete,
@@ -46,7 +44,7 @@ _OF_SOME_OBJECTS = (DeadLettered, FetchIncomplete, PartlyFetched)
 
 def fetch(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py gmail`, `run.py stripe`: one run of each connection, further ones if asked for."""
-    chosen = _chosen([options.source], options, warehouse.target)
+    chosen = _chosen([options.source], options, warehouse)
     return _each(options, warehouse, chosen, _fetch)
 
 
@@ -56,7 +54,7 @@ def retry(options: argparse.Namespace, warehouse: Warehouse) -> int:
     1 also when some were left out, as nothing of their connection's name is configured.
     """
     if options.connection or options.one_of_several is not None:
-        chosen = _chosen(_sources(options), options, warehouse.target)
+        chosen = _chosen(_sources(options), options, warehouse)
         return _each(options, warehouse, chosen, _retry)
     left_out: dict[tuple[str, str], int] = {}
     choose = functools.partial(_with_dead_letters, warehouse, options.source, left_out)
@@ -67,7 +65,7 @@ def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py check`: whether a run would find all it needs; 1 when it would not."""
     codes = []
     for source in _sources(options):
-        connection = load_connection(source, options.connection, warehouse.target)
+        connection = load_connection(source, options.connection, warehouse)
         size = options.sandbox_size
         access_options = AccessOptions(sandbox_size=size, keep_sandbox=False)
         with open_access(connection, warehouse, access_options) as access:
@@ -80,7 +78,7 @@ def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
 def verify(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py verify`: compare a connection with its source; as diff(1) does, 1 when they differ
     and 2 when that could not be found out."""
-    connection = load_connection(options.source, options.connection, warehouse.target)
+    connection = load_connection(options.source, options.connection, warehouse)
     access_options = AccessOptions(options.sandbox_size, keep_sandbox=False)
     # With --json what is printed is one JSON object.
     elsewhere = sys.stderr if options.json else sys.stdout
@@ -117,19 +115,19 @@ def _sources(options: argparse.Namespace) -> Sequence[str]:
 
 
 def _chosen(
-    sources: Sequence[str], options: argparse.Namespace, target: Target
+    sources: Sequence[str], options: argparse.Namespace, warehouse: Warehouse
 ) -> Callable[[], list[Connection]]:
     """The connections that the command line names, or --all."""
 
     def choose() -> list[Connection]:
         if options.one_of_several is not None:  # started by run_each
             source, _, name = options.one_of_several.partition(":")
-            return [load_connection(source, name)]
+            return [Connection(source, name)]
         return [
             connection
             for source in sources
             for connection in load_connections(
-                source, options.connection, target, everything=options.all_connections
+                source, options.connection, warehouse, everything=options.all_connections
             )
         ]
 
@@ -173,7 +171,7 @@ def _each(
     """Run the one connection here, several in a process each."""
     try:
         connections = choose()
-    except LandfallError as error:
+    except (ConfigError, UsageError) as error:
         if not options.dry_run:
             _log_failed_start(warehouse, options.source or SOURCES[0], options.connection, error)
         raise

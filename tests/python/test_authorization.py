@@ -20,7 +20,8 @@ from typing import Any
 import google.oauth2.credentials
 import pytest
 
-from loaders.config import PROJECT_DIR, load_connection
+from loaders.config import PROJECT_DIR
+from loaders.connections import load_connection
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import SCOPES, load_credentials
 from loaders.warehouse import Warehouse

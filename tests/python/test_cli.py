@@ -17,12 +17,13 @@ import pytest
 import yaml
 
 from loaders import cli, errors
-from loaders.config import PROJECT_DIR, Connection, load_connection, load_target
+from loaders.config import PROJECT_DIR, Connection, load_target
+from loaders.connections import load_connection
 from loaders.errors import ConfigError
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import GmailConfig
-from loaders.warehouse import Warehouse
+from loaders.warehouse import Warehouse, open_warehouse
 
 from .conftest import (
     TARGET,
@@ -219,7 +220,7 @@ def test_generated_objects_get_into_production_only_when_asked_for(
     assert "no connection is configured" in error
     assert "--connection sandbox" in error
     assert all("missing.json" in line for line in unlogged)
-    assert load_connection("gmail", "sandbox", load_target("prod")).is_sandbox
+    assert load_connection("gmail", "sandbox", open_warehouse(load_target("prod"))).is_sandbox
 
 
 def test_a_secret_option_is_never_printed(

@@ -17,7 +17,8 @@ import httplib2
 import pytest
 
 from loaders import errors
-from loaders.config import Connection, load_connection
+from loaders.config import Connection
+from loaders.connections import load_connection
 from loaders.errors import ConfigError
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import load_credentials

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 from google_auth_oauthlib.flow import InstalledAppFlow, WSGITimeoutError
 from oauthlib.oauth2.rfc6749 import errors as oauth_errors
 
-from loaders.config import SANDBOX, Connection, load_connection, shown
+from loaders.config import SANDBOX, Connection, shown
+from loaders.connections import load_connection
 from loaders.errors import (
     ConfigError,
     Interrupted,

@@ -100,3 +100,14 @@ class GmailConfig:
     def costs(self) -> Mapping[str, int]:
         """Quota units of each method."""
         return {**QUOTAS[self.quota][1], **self.unit_costs}
+
+
+OPTIONS = (
+    "access_token",
+    "token_file",
+    "service_account_file",
+    "subject",
+    "client_secrets_file",
+    *(field.name for field in dataclasses.fields(GmailConfig)),
+)
+"""All that a connection may say: its credentials, and the rest."""

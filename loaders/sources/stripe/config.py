@@ -100,3 +100,7 @@ def _read_key(connection: Connection, where: str) -> str:
             " kind of value; see docs/stripe.md"
         )
     return key
+
+
+OPTIONS = tuple(field.name for field in dataclasses.fields(StripeConfig))
+"""All that a connection may say."""
