@@ -317,7 +317,6 @@ class Ingestion:
             )
             if result.error:
                 raise result.error
-            monitoring.note_built(self._warehouse)
             dead_letters.forget(self._warehouse, self._settled)
             if self._failures:
                 raise PartlyFetched(self._failures)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from loaders.config import PROJECT_DIR, state_dir
-from loaders.warehouse import Warehouse
+from loaders import transform
+from loaders.errors import TransformFailed
+from loaders.warehouse import View, Warehouse
 
 TAG = "monitoring"
 CONNECTION_COLUMNS = (
@@ -85,37 +84,30 @@ _VIEWS: Mapping[str, Sequence[str]] = {
 }
 """Every view, with the columns that are read here."""
 _JSON_COLUMNS = ("objects_by_type", "failed_objects")
-_DEFINITIONS = ("models/marts/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
 
 
 def is_current(warehouse: Warehouse) -> bool:
-    """Whether the views are there as this project defines them, as far as this machine knows.
+    """Whether the views are there as this project defines them, by the warehouse's own word.
 
     A run then need not build them: that takes a third of a second on DuckDB and some
     on BigQuery, and changes nothing.
     """
-    return _noted(warehouse) == _fingerprint() and _are_there(warehouse)
-
-
-def note_built(warehouse: Warehouse) -> None:
-    """Remember on this machine that the views have just been built."""
-    path = _note(warehouse)
-    # Without the note they are built again: that costs time only.
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_fingerprint())
+    mark = transform.views_fingerprint()
+    return all(view.mark == mark for view in _views(warehouse))
 
 
 def ensure_views(warehouse: Warehouse) -> None:
-    """Build the views when one lacks, or this machine has built others. Raises TransformFailed.
+    """Build the views unless all are as a build of dbt's has left them.
 
-    Views that another machine has built are good as they are: a reader need not be
-    allowed to make any.
+    Those of another release are good where they have the columns: a reader need not be allowed
+    to make any. Raises TransformFailed.
     """
-    if _noted(warehouse) in (None, _fingerprint()) and _are_there(warehouse):
-        return
-    from loaders import transform
+    if not all(view.mark for view in _views(warehouse)):
+        build_views(warehouse)
 
+
+def build_views(warehouse: Warehouse) -> None:
+    """Build the views anew. Raises TransformFailed."""
     transform.bootstrap(warehouse)
     # The id keeps dbt's hooks silent: looking is not a job.
     result = transform.build(
@@ -124,8 +116,20 @@ def ensure_views(warehouse: Warehouse) -> None:
         ["--select", f"tag:{TAG}", "--exclude-resource-type", "test", "unit_test"],
     )
     if result.error:
-        raise result.error
-    note_built(warehouse)
+        raise TransformFailed(
+            f"the monitoring views of {warehouse.target.shown} are not as they were built, and"
+            f" cannot be made anew: {result.error}"
+        ) from result.error
+
+
+def newest_run(warehouse: Warehouse) -> dt.datetime | None:
+    """When the last run began, by the log itself."""
+    began: dt.datetime | None
+    [[began]] = warehouse.execute(
+        f"select max(created_at) from {warehouse.table('event_log')}"
+        " where event_type = 'job.started'"
+    )
+    return began
 
 
 def connections(warehouse: Warehouse) -> list[dict[str, Any]]:
@@ -175,28 +179,10 @@ def _rows(
     return [dict(zip(columns, row, strict=True)) for row in found]
 
 
-def _are_there(warehouse: Warehouse) -> bool:
-    present = warehouse.columns()
-    return all(
-        view in present and not set(columns) - present[view] for view, columns in _VIEWS.items()
-    )
-
-
-def _fingerprint() -> str:
-    """SHA-256 of the files that define the views."""
-    digest = hashlib.sha256((PROJECT_DIR / "dbt_project.yml").read_bytes())
-    for pattern in _DEFINITIONS:
-        for path in sorted(PROJECT_DIR.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _noted(warehouse: Warehouse) -> str | None:
-    try:
-        return _note(warehouse).read_text()
-    except OSError:
-        return None
-
-
-def _note(warehouse: Warehouse) -> Path:
-    return state_dir() / TAG / f"{warehouse.target.key}.sha256"
+def _views(warehouse: Warehouse) -> list[View]:
+    """The views as they are; of one that is not there, or lacks a column, nothing is as built."""
+    found = warehouse.views(_VIEWS)
+    return [
+        found[name] if name in found and set(columns) <= found[name].columns else View(set(), "")
+        for name, columns in _VIEWS.items()
+    ]

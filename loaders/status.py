@@ -37,11 +37,15 @@ class Status:
 
     connections: list[dict[str, Any]]
     runs: list[dict[str, Any]]
+    last_began: dt.datetime | None = None
+    """When the last run of the log began, where that is longer ago than the views look back."""
 
     @property
     def is_ok(self) -> bool:
-        """Whether every connection is ok; true when there is none."""
-        return all(connection["state"] == "ok" for connection in self.connections)
+        """Whether every connection is ok; true when there is none, and never was a run."""
+        return self.last_began is None and all(
+            connection["state"] == "ok" for connection in self.connections
+        )
 
     def as_json(self) -> dict[str, list[dict[str, Any]]]:
         """Plain values, times in ISO 8601."""
@@ -63,11 +67,18 @@ def read(
         return Status([], [])
     with warehouse.open():
         monitoring.ensure_views(warehouse)
-        found = Status(
-            monitoring.connections(warehouse), monitoring.runs(warehouse, limit, run_columns)
-        )
+        found = _read_views(warehouse, limit, run_columns)
+        if not found.runs and (last_began := monitoring.newest_run(warehouse)):
+            monitoring.build_views(warehouse)  # the log has some, whatever the views say
+            found = _read_views(warehouse, limit, run_columns)
+            if not found.runs:
+                found = dataclasses.replace(found, last_began=last_began)
         _tell_dead_processes(warehouse, found)
     return found
+
+
+def _read_views(warehouse: Warehouse, limit: int, run_columns: Sequence[str]) -> Status:
+    return Status(monitoring.connections(warehouse), monitoring.runs(warehouse, limit, run_columns))
 
 
 def _tell_dead_processes(warehouse: Warehouse, found: Status) -> None:
@@ -92,6 +103,10 @@ def _tell_dead_processes(warehouse: Warehouse, found: Status) -> None:
 
 def print_status(found: Status, now: dt.datetime) -> None:
     """Print the connections and the runs as tables, in colours on a terminal."""
+    if found.last_began:
+        began = f"{found.last_began.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
+        print(f"no run within monitoring_days (dbt_project.yml); the last one began {began}")
+        return
     if not found.connections and not found.runs:
         print("no runs yet; start one with: python loaders/run.py gmail")
         return

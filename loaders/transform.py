@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
 import random
@@ -36,6 +37,7 @@ _QUIETLY = ("--quiet", "--log-level-file", "info")
 _WRITE_JSON = {"--write-json", "--no-write-json"}
 # What BigQuery says of the MERGE's job; DuckDB says nothing.
 _MERGE_STATISTICS = ("rows_affected", "bytes_processed", "bytes_billed", "slot_ms", "job_id")
+_DEFINITIONS = ("models/marts/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
 _FAILED = {"error", "fail", "runtime error", "partial success"}
 
 
@@ -120,6 +122,15 @@ def bootstrap(warehouse: Warehouse) -> None:
             raise result.error
 
 
+def views_fingerprint() -> str:
+    """Of the files that define the monitoring views; what they are marked with (mark_view)."""
+    digest = hashlib.sha256((PROJECT_DIR / "dbt_project.yml").read_bytes())
+    for pattern in _DEFINITIONS:
+        for path in sorted(PROJECT_DIR.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def has_tables(warehouse: Warehouse) -> bool:
     """Whether there is a warehouse; one of an earlier release gets the columns that it lacks."""
     if not warehouse.is_bootstrapped():
@@ -195,7 +206,10 @@ def _invoke(
         "--target-path",
         str(PROJECT_DIR / "target" / target.name),
     ]
-    with _environment(LANDFALL_CORRELATION_ID=correlation_id), _redacted_log():
+    # Views that variables of a command line have shaped are not the project's.
+    is_project_s = not any(each.startswith("--vars") for each in command)
+    mark = {"LANDFALL_VIEWS": views_fingerprint()} if is_project_s else {}
+    with _environment(LANDFALL_CORRELATION_ID=correlation_id, **mark), _redacted_log():
         try:
             result = dbtRunner(callbacks=[remember]).invoke(arguments)
             return result, errors[-1] if errors else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import dataclasses
 import logging
 import os
 import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -26,6 +27,15 @@ _SAY_AFTER_SECONDS = 5.0
 _STREAMED_ROWS = 256
 
 logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A view's columns, and what dbt's build has left on it (macros/adapters/mark_view.sql)."""
+
+    columns: set[str]
+    mark: str
+    """Of the definition that it has; empty when it is not as dbt has built it."""
 
 
 class Warehouse(abc.ABC):
@@ -89,6 +99,10 @@ class Warehouse(abc.ABC):
     @abc.abstractmethod
     def columns(self) -> dict[str, set[str]]:
         """Columns of each table in both datasets."""
+
+    @abc.abstractmethod
+    def views(self, names: Collection[str]) -> dict[str, View]:
+        """The views of these names in the events dataset, as their metadata has them."""
 
     @abc.abstractmethod
     def is_bootstrapped(self) -> bool:
@@ -228,6 +242,16 @@ class DuckDBWarehouse(Warehouse):
         ):
             found.setdefault(table, set()).add(column)
         return found
+
+    def views(self, names: Collection[str]) -> dict[str, View]:
+        """The views of these names in the events dataset; the mark ends their comment."""
+        marks = self.execute(
+            "select view_name, regexp_extract(comment, '\\[landfall (\\w+)\\]$', 1)"
+            " from duckdb_views() where schema_name = ? and database_name = current_database()",
+            (self.target.schema,),
+        )
+        columns = self.columns()
+        return {name: View(columns[name], mark or "") for name, mark in marks if name in names}
 
     def destination(self) -> Any:
         """The dlt destination for this file."""

@@ -8,16 +8,18 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from loaders import monitoring, status, transform
 from loaders.alerts import of_jobs
+from loaders.bigquery import BigQueryWarehouse
 from loaders.cli import main
 from loaders.config import PROJECT_DIR
 from loaders.dead_letters import open_letters
+from loaders.errors import TransformFailed
 from loaders.items import Observed
 from loaders.job import job_name_for
 from loaders.runs import GRACE, host_identity
@@ -699,7 +701,107 @@ def test_a_run_builds_the_views_when_they_lack_or_have_changed(
     assert run_scripted(warehouse, []).error is None
     warehouse.execute("drop view events.connection_health")
     assert run_scripted(warehouse, []).error is None
-    monkeypatch.setattr(monitoring, "_fingerprint", lambda: "of another release")
+    monkeypatch.setattr(transform, "views_fingerprint", lambda: "ofanotherrelease")
     assert run_scripted(warehouse, []).error is None
-    assert built == [True, False, True, True]
-    assert len(events(warehouse)) == 12
+    assert run_scripted(warehouse, []).error is None
+    assert built == [True, False, True, True, False]
+    assert len(events(warehouse)) == 15
+
+
+def replaced(warehouse: Warehouse, _project: Project | None = None) -> None:
+    """Somebody makes a view of his own in the place of one."""
+    table = warehouse.table("job_runs")
+    columns = ", ".join(f"null as {name}" for name in monitoring.RUN_COLUMNS)
+    warehouse.execute(f"create or replace view {table} as select * from (select {columns}) as one")
+
+
+def edited(warehouse: Warehouse, project: Project) -> None:
+    """Somebody edits a view's text in place, which BigQuery's pages and API allow."""
+    if not isinstance(warehouse, BigQueryWarehouse):
+        replaced(warehouse, project)
+        return
+    client = warehouse.client()
+    view = client.get_table(warehouse.table("job_runs").replace("`", ""))
+    view.view_query = f"select * from ({view.view_query}) limit 0"
+    client.update_table(view, ["view_query"])
+    assert view.labels
+
+
+def emptied(_warehouse: Warehouse, project: Project) -> None:
+    """Somebody runs `dbt run --empty` on another machine."""
+    assert project.run_dbt("run", "--empty", "--select", f"tag:{monitoring.TAG}").success
+
+
+@pytest.mark.slow
+@on_both_targets
+@pytest.mark.parametrize("change", [replaced, edited, emptied])
+def test_views_that_somebody_has_changed_are_built_anew(
+    monitored: Warehouse,
+    project: Project,
+    log: Log,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Warehouse, Project], None],
+) -> None:
+    log.run("me", HOUR, "completed")
+    log.write(monitored)
+    monitoring.build_views(monitored)
+    assert monitoring.is_current(monitored)
+    change(monitored, project)
+    assert not monitoring.is_current(monitored)
+    code, lines = run_status(capsys)
+    assert code == 0
+    assert any("completed" in line for line in lines)
+    assert monitoring.is_current(monitored)
+    assert not (project.state_dir / "monitoring").exists()
+
+
+@pytest.mark.slow
+@on_both_targets
+def test_views_of_a_plain_dbt_build_are_good_to_read_and_built_by_the_next_run(
+    monitored: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert project.run_dbt("run", "--select", f"tag:{monitoring.TAG}").success
+    assert not monitoring.is_current(monitored)
+    monkeypatch.setattr(monitoring, "build_views", None)  # nothing calls it
+    monitoring.ensure_views(monitored)
+
+
+@pytest.mark.slow
+def test_views_that_a_command_line_s_variables_have_shaped_are_not_the_project_s(
+    monitored: Warehouse, project: Project
+) -> None:
+    arguments = ["--select", f"tag:{monitoring.TAG}", "--vars", "{monitoring_days: 1}"]
+    assert transform.build(monitored.target, "job", arguments).error is None
+    assert not monitoring.is_current(monitored)
+
+
+@pytest.mark.slow
+def test_a_log_whose_runs_are_all_old_is_not_called_empty(
+    monitored: Warehouse, log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.run("me", 200 * DAY, "completed")
+    log.write(monitored)
+    code, [line] = run_status(capsys)
+    assert code == 1
+    assert "no run within monitoring_days" in line
+    assert f"{log.now - dt.timedelta(days=200):%Y-%m-%d}" in line
+
+
+def test_views_that_cannot_be_built_anew_are_one_clear_line(
+    monitored: Warehouse,
+    log: Log,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log.run("me", HOUR, "completed")
+    log.write(monitored)
+    replaced(monitored)
+    refused = transform.BuildResult(error=TransformFailed("dbt build: Access Denied"))
+    monkeypatch.setattr(transform, "build", lambda *_arguments: refused)
+    for command in ("status", "dashboard"):
+        code = main([command])
+        out, err = capsys.readouterr()
+        assert (code, out) == (1, "")
+        [line] = err.strip().splitlines()
+        assert "monitoring views of" in line
+        assert "Access Denied" in line
