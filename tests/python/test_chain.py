@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loaders import crashpoints, packages
-from loaders.chain import LINK, Link, Position, head_id
+from loaders.chain import LINK, Link, Position
 from loaders.config import state_dir
 from loaders.event_log import log_event
 from loaders.ingest import Ingestion, IngestOptions
@@ -255,27 +255,23 @@ def land(landing: Landing, *numbers: int) -> None:
 @pytest.mark.usefixtures("core_build")
 @pytest.mark.parametrize("has_looked", [False, True], ids=["late", "looked before"])
 def test_the_package_of_a_run_that_was_suspended_lands_objects_and_no_cursor(
-    warehouse: Warehouse, has_looked: bool, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, has_looked: bool
 ) -> None:
     """Also when it had found the head to be its own before it was suspended."""
     assert run_scripted(warehouse, widgets(0)).error is None
     since = position(warehouse)
+    assert since.head is not None
+    known = since.head.id
     suspended = new_landing(warehouse, "suspended", since)
-    landing = contextlib.closing(suspended)
-    if has_looked:
-        assert since.head is not None
-        known = since.head.id
-        monkeypatch.setattr(packages, "head_id", lambda *_: known)
-        # Its package has the time of before.
-        suspended._newest = suspended._now()
-        suspended._now = lambda: suspended._newest  # type: ignore[method-assign]
-    with monkeypatch.context() as patched:
-        patched.setattr(packages, "head_id", head_id)
-        assert run_scripted(warehouse, widgets(1)).error is None
-    with landing, contextlib.nullcontext() if has_looked else pytest.raises(CursorNotLanded):
-        land(suspended, 2)
+    then = suspended._now()  # its package has the time of before
+    assert run_scripted(warehouse, widgets(1)).error is None
+    with pytest.MonkeyPatch.context() as patched, contextlib.closing(suspended):
+        if has_looked:
+            patched.setattr(packages, "head_id", lambda *_: known)
+            patched.setattr(suspended, "_now", lambda: then)
+        with contextlib.nullcontext() if has_looked else pytest.raises(CursorNotLanded):
+            land(suspended, 2)
     assert last(warehouse) == 1
-    monkeypatch.undo()
     assert run_scripted(warehouse, widgets(3)).error is None
     assert set(stored(warehouse)) == {"w0", "w1", "w2", "w3"}
     assert (last(warehouse), count(warehouse, CURSORS)) == (3, 2)
@@ -338,10 +334,10 @@ def test_a_package_on_disk_lands_its_objects_where_something_else_came_first(
 @duckdb_only("what a killed load has loaded is there at once")
 @pytest.mark.usefixtures("core_build")
 def test_what_was_loaded_of_a_package_that_lands_anew_does_not_stay(warehouse: Warehouse) -> None:
-    leave_pending(warehouse, 1)
-    [directory] = {path.parent.parent for path in on_disk()}
     with contextlib.closing(new_landing(warehouse, "other", Position())) as other:
         land(other, 2)
+    leave_pending(warehouse, 1)
+    [directory] = {path.parent.parent for path in on_disk()}
     warehouse.execute(f"update {QUEUE} set _dlt_load_id = ?", (directory.name,))
     with contextlib.closing(new_landing(warehouse, "next", Position())) as landing:
         landing.load_pending()
@@ -390,6 +386,7 @@ def test_an_end_that_was_spooled_for_another_warehouse_has_its_start_with_it(
 
     run = run_meanwhile(warehouse, widgets(0), remove, widgets(1))
     assert run.error is not None
+    warehouse = project.open_warehouse()
     assert run_scripted(warehouse, widgets(0, 1)).error is None
     types = [event["event_type"] for event in events(warehouse, run.correlation_id)]
     assert (types.count("job.started"), types[-1]) == (1, "job.failed")
