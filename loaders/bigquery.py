@@ -271,6 +271,30 @@ class BigQueryWarehouse(Warehouse):
         except (google_errors.GoogleAPIError, futures.TimeoutError, OSError) as error:
             raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
 
+    def end_statements(self, label: str, value: str, since: dt.datetime) -> None:
+        """Cancel the jobs with such a label that still run, and wait for their end.
+
+        Raises WarehouseError.
+        """
+        try:
+            for state in ("pending", "running"):
+                for job in _retrying(lambda: self._jobs(state, since)):  # noqa: B023 - called here
+                    if (job.labels or {}).get(label) == value:
+                        job.cancel(retry=None)
+                        job.exception(timeout=_JOB_SECONDS)
+        except (google_errors.GoogleAPIError, futures.TimeoutError, OSError) as error:
+            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+
+    def _jobs(self, state: str, since: dt.datetime) -> list[Any]:
+        """This user's jobs."""
+        return list(
+            self.client().list_jobs(
+                min_creation_time=since,
+                state_filter=state,
+                retry=None,  # type: ignore[arg-type]  # _retrying is shorter
+            )
+        )
+
     def client(self) -> bigquery.Client:
         """Google's client for this project, with dbt's credentials, made on first use."""
         if self._client is None:

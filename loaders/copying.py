@@ -336,6 +336,7 @@ def _place(target: Target) -> tuple[str, ...]:
 
 def _check_columns(source: Warehouse, documented: Mapping[str, Mapping[str, str]]) -> None:
     present = source.columns() if source.is_bootstrapped() else {}
+    transform.check_format(source.target, present, documented)
     lacking = [
         table
         for table, names in documented.items()

@@ -112,6 +112,9 @@ class Erasure:
                 self._block()
                 discard_interrupted(self._warehouse)
                 self._delete_all()
+                self.counts["blocks"] = self._count(
+                    "erasures", "correlation_id = ?", (self.job.correlation_id,)
+                )
             self.job.step = "end"
             self.job.complete(
                 {
@@ -148,6 +151,8 @@ class Erasure:
         if self._selection.condition is not None:
             self._check_drained()
             self._insert_blocks(self._hashes("raw_objects", self._matching()), self._connection)
+
+    def _block_parts(self) -> None:
         for object_type, owner_prefix in self._part_types():
             for table in ("raw_objects", "landed_objects"):
                 self._insert_blocks(
@@ -157,8 +162,16 @@ class Erasure:
                     ),
                     (*self._connection, object_type, owner_prefix),
                 )
-        self.counts["blocks"] = self._count(
-            "erasures", "correlation_id = ?", (self.job.correlation_id,)
+
+    def _note_inserted_by(self) -> None:
+        """So that what a run has inserted stays accounted for when the rows go."""
+        erasures, hashed = self._table("erasures"), self._warehouse.sha256("idem_key")
+        self._warehouse.execute(
+            f"update {erasures} as blocks set inserted_by = stored.inserted_by"
+            f" from (select {hashed} as stored_hash, inserted_by from {self._table('raw_objects')}"
+            f" where {_OF_CONNECTION} and inserted_by is not null) as stored"
+            " where blocks.key_hash = stored.stored_hash and blocks.inserted_by is null",
+            self._connection,
         )
 
     def _insert_blocks(self, objects: str, parameters: Sequence[Any]) -> None:
@@ -212,6 +225,8 @@ class Erasure:
 
     def _delete_all(self) -> None:
         for _ in range(_ATTEMPTS):
+            self._block_parts()
+            self._note_inserted_by()
             for table, count in self._delete().items():
                 self.counts[table] = self.counts.get(table, 0) + count
             left = sum(

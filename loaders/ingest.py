@@ -105,7 +105,7 @@ class RunSummary:
 
     correlation_id: str
     telemetry: dict[str, Any]
-    counts: dict[str, int]
+    counts: Mapping[str, Any]
     tests: dict[str, int]
     warnings: tuple[str, ...]
     duration_seconds: float
@@ -300,12 +300,15 @@ class Ingestion:
             if monitoring.is_current(self._warehouse):
                 others.append(f"tag:{monitoring.TAG}")
             result = transform.build(
-                self._warehouse.target, self.job.correlation_id, ["--exclude", *others]
+                self._warehouse.target,
+                self.job.correlation_id,
+                ["--exclude", *others],
+                connection=self.job.connection,
             )
             crashpoints.reached("merge.after")
             if not isinstance(result.error, TransformFailed):
                 self.job.step = "check"
-            counts = transform.merge_counts(self._warehouse, self.job.correlation_id)
+            counts = self.job.counts()
             self.summary = RunSummary(
                 self.job.correlation_id,
                 telemetry,

@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,12 +31,21 @@ from loaders.errors import (
 )
 from loaders.event_log import JOB_RUN, JOB_STARTED, EventNotKept, log_event, replay_spool
 from loaders.items import ObservationClock
-from loaders.runs import OpenRun, close_orphans, host_identity, open_runs, recorded
+from loaders.runs import (
+    OpenRun,
+    close_orphans,
+    counts_or_nulls,
+    host_identity,
+    label,
+    open_runs,
+    recorded,
+)
 from loaders.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
 
 _END_LOCK_SECONDS = 5.0
+_BEFORE_MERGE = ("start", "extract", "land")
 
 
 class LeaseLost(LandfallError):
@@ -90,6 +100,7 @@ class Job:
         self._start_id = str(uuid.uuid4())
         # This machine's may jump back, and the events of a run are in the order of their times.
         self._clock = ObservationClock()
+        self._counts: Mapping[str, Any] | None = None
         self._ended = False
         self._failure: BaseException | None = None
         self._has_told = False
@@ -181,6 +192,16 @@ class Job:
         if not is_there:
             self._write_started()
 
+    @property
+    def connection(self) -> transform.Connection:
+        """Its source and its connection's name."""
+        return self.source_system, self.connection_name
+
+    def counts(self) -> Mapping[str, Any]:
+        """What its MERGE did, as its end carries it. Raises WarehouseError."""
+        self._counts = transform.merge_counts(self.warehouse, self.correlation_id, self.connection)
+        return self._counts
+
     def complete(self, telemetry: Mapping[str, Any]) -> None:
         """Write job.completed, unless the run has ended otherwise."""
         self._end("job.completed", telemetry)
@@ -189,12 +210,22 @@ class Job:
         """Write job.failed, unless the run has ended otherwise or never started."""
         error_type = error.error_type if isinstance(error, LandfallError) else type(error).__name__
         retryable = isinstance(error, LandfallError) and error.retryable
-        self._end(
-            "job.failed",
-            {"error_type": error_type, "step": self.step, "retryable": retryable},
-            describe(error),
-            error,
-        )
+        failure = {"error_type": error_type, "step": self.step, "retryable": retryable}
+        if not self._ended and self._started_at is not None:
+            failure |= self._counts_at_failure(error)
+        self._end("job.failed", failure, describe(error), error)
+
+    def _counts_at_failure(self, error: BaseException) -> Mapping[str, Any]:
+        """The counts if they can be read; while the work is still at it they are a lower bound."""
+        if self.step in _BEFORE_MERGE:
+            return {**dict.fromkeys(transform.MERGE_ACTIONS, 0), "rescued": {}}
+        if self._counts is not None:
+            return self._counts
+        if not isinstance(error, (Interrupted, TimedOut)):
+            return counts_or_nulls(self.counts)
+        # Whoever waits for the end of the process does not wait long.
+        reading = ThreadPoolExecutor(1).submit(self.counts)
+        return counts_or_nulls(lambda: reading.result(_END_LOCK_SECONDS))
 
     def tell(self) -> None:
         """Alert those who are to know how the run ended; nothing when it has no end yet.
@@ -399,11 +430,6 @@ def _end_now(job: Job, error: LandfallError) -> NoReturn:
     sys.stderr.flush()
     logging.shutdown()
     os._exit(error.exit_code)
-
-
-def label(text: str) -> str:
-    """A BigQuery label's value: at most 63 lower-case characters, the end kept."""
-    return re.sub(r"[^a-z0-9_-]", "_", text.lower())[-63:]
 
 
 def job_name_for(source_system: str, connection_name: str, what: str = "ingest") -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import logging
 import os
+import re
 import socket
 import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from loaders import transform
 from loaders.config import PACKAGE_NAME
+from loaders.errors import describe
 from loaders.event_log import JOB_RUN, log_event
 from loaders.warehouse import Warehouse
 
@@ -19,6 +24,8 @@ ORPHANED = "Orphaned"
 GRACE = dt.timedelta(minutes=10)
 """How long after its timeout a run without an end row may still write one."""
 _LOOK_BACK = dt.timedelta(days=30)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +164,32 @@ def _close(warehouse: Warehouse, run: OpenRun) -> None:
             "error_type": ORPHANED,
             "step": None,
             "retryable": True,
+            **counts_or_nulls(lambda: _counts(warehouse, run)),
         },
         # Two that close it at once write one row.
         event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{ORPHANED}:{run.correlation_id}")),
     )
+
+
+def _counts(warehouse: Warehouse, run: OpenRun) -> Mapping[str, Any]:
+    """What a dead run's MERGE did. On BigQuery one may go on without it: it does no more."""
+    warehouse.end_statements("correlation_id", label(run.correlation_id), run.started_at)
+    connection = (run.source_system, run.connection_name)
+    return transform.merge_counts(warehouse, run.correlation_id, connection)
+
+
+def counts_or_nulls(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Counts for an end that is written in any case: null when they cannot be read, never 0."""
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 - the end is what counts
+        logger.warning("what the MERGE did is not known: %s", describe(error))
+        return {**dict.fromkeys(transform.MERGE_ACTIONS), "rescued": None}
+
+
+def label(text: str) -> str:
+    """A BigQuery label's value: at most 63 lower-case characters, the end kept."""
+    return re.sub(r"[^a-z0-9_-]", "_", text.lower())[-63:]
 
 
 def _read(path: str) -> str | None:

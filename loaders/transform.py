@@ -10,7 +10,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -18,19 +18,26 @@ import yaml
 from loaders.config import PROJECT_DIR, Target, state_dir
 from loaders.errors import (
     CheckFailed,
+    ConfigError,
     LandfallError,
     TransformFailed,
+    WarehouseError,
     describe,
     without_content,
     without_secrets,
 )
-from loaders.warehouse import Warehouse
+from loaders.warehouse import Warehouse, open_warehouse
 
 MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
+Connection = tuple[str, str | None]
+"""A source and a connection's name; without one, a job of no connection."""
+FORMAT = "warehouse_format"
+"""The table whose columns say which releases may write; see models/core/_sources.yml."""
 
 logger = logging.getLogger(__name__)
 
 _MAX_BUILDS = 4
+_NAMED_RUNS = 3
 # An ingestion does not need dbt's debug log, which takes time.
 _QUIETLY = ("--quiet", "--log-level-file", "info")
 # dbt's artifacts quote the warehouse and the arguments: they are for who asks for them.
@@ -48,6 +55,7 @@ class BuildResult:
     passed: int = 0
     warned: int = 0
     failed: int = 0
+    skipped: int = 0
     warnings: tuple[str, ...] = ()
     error: LandfallError | None = None
     merge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -60,23 +68,40 @@ class BuildResult:
     @property
     def tests(self) -> dict[str, int]:
         """Test counts as job.completed carries them."""
-        return {"passed": self.passed, "warned": self.warned, "failed": self.failed}
+        return {
+            "passed": self.passed,
+            "warned": self.warned,
+            "failed": self.failed,
+            "skipped": self.skipped,
+        }
 
 
 def build(
-    target: Target, correlation_id: str, arguments: Sequence[str] = (), *, quiet: bool = True
+    target: Target,
+    correlation_id: str,
+    arguments: Sequence[str] = (),
+    *,
+    connection: Connection | None = None,
+    quiet: bool = True,
 ) -> BuildResult:
     """Run `dbt build` under a wrapped job's correlation_id.
 
-    Unit tests are left to CI: they need no data. A failure is returned, not raised, as
-    the counts are wanted all the same. What another job's MERGE or a rate limit made fail
-    is built again, with jitter: every step of a build may be repeated. Source: dbt docs,
-    Programmatic invocations.
+    The MERGE takes what was landed by `connection` (its source and name), by the run itself and
+    by runs that are over (macros/merge/is_to_merge.sql). Unit tests are left to CI: they need
+    no data. A failure is returned, not raised, as the counts are wanted all the same. What
+    another job's MERGE or a rate limit made fail is built again, with jitter: every step of a
+    build may be repeated. Source: dbt docs, Programmatic invocations.
     """
     selection = [*arguments]
     if "--exclude-resource-type" not in selection:
         selection += ["--exclude-resource-type", "unit_test"]
-    return _until_settled(lambda: _build_once(target, correlation_id, selection, quiet=quiet))
+    run = {"LANDFALL_CORRELATION_ID": correlation_id, "LANDFALL_CONNECTION": _named(connection)}
+    return _until_settled(lambda: _build_once(target, run, selection, quiet=quiet))
+
+
+def _named(connection: Connection | None) -> str:
+    """As macros/event_log/run_connection.sql reads it; a name has no colon."""
+    return ":".join(connection) if connection and connection[1] else ""  # type: ignore[arg-type]
 
 
 def _until_settled(once: Callable[[], BuildResult]) -> BuildResult:
@@ -92,10 +117,10 @@ def _until_settled(once: Callable[[], BuildResult]) -> BuildResult:
 
 
 def _build_once(
-    target: Target, correlation_id: str, selection: Sequence[str], *, quiet: bool
+    target: Target, run: Mapping[str, str], selection: Sequence[str], *, quiet: bool
 ) -> BuildResult:
     began = time.monotonic()
-    result, _ = _invoke(target, correlation_id, ["build", *selection], quiet=quiet)
+    result, _ = _invoke(target, run, ["build", *selection], quiet=quiet)
     seconds = round(time.monotonic() - began, 3)
     if result.exception is not None:
         error = TransformFailed(f"dbt build: {_said(target, str(result.exception))}")
@@ -108,10 +133,12 @@ def bootstrap(warehouse: Warehouse) -> None:
     """Create the tables and columns that the documented ones have and the warehouse lacks.
 
     What fails while the tables change is tried again: two first jobs at once may trip
-    over each other. Raises TransformFailed when dbt cannot.
+    over each other. Raises TransformFailed when dbt cannot, and ConfigError when a later release
+    has changed the warehouse so that this one must not write to it.
     """
     documented = documented_columns()
     present = warehouse.columns()
+    check_format(warehouse.target, present, documented)
     while any(columns.keys() - present.get(table, set()) for table, columns in documented.items()):
         result = _until_settled(lambda: _bootstrap_once(warehouse.target))
         if result.error is None:
@@ -131,6 +158,21 @@ def views_fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
+def check_format(
+    target: Target,
+    present: Mapping[str, Collection[str]],
+    documented: Mapping[str, Collection[str]],
+) -> None:
+    """Raise ConfigError when the warehouse has a format of which this release knows nothing."""
+    unknown = set(present.get(FORMAT, ())) - set(documented[FORMAT])
+    if unknown:
+        raise ConfigError(
+            f"{target.location}: a later release writes this warehouse ({FORMAT}"
+            f" {', '.join(sorted(unknown))}), this one knows {', '.join(documented[FORMAT])};"
+            " update this checkout"
+        )
+
+
 def has_tables(warehouse: Warehouse) -> bool:
     """Whether there is a warehouse; one of an earlier release gets the columns that it lacks."""
     if not warehouse.is_bootstrapped():
@@ -140,7 +182,7 @@ def has_tables(warehouse: Warehouse) -> bool:
 
 
 def _bootstrap_once(target: Target) -> BuildResult:
-    result, said = _invoke(target, "", ["run-operation", "run_bootstrap"], quiet=True)
+    result, said = _invoke(target, {}, ["run-operation", "run_bootstrap"], quiet=True)
     if result.success:
         return BuildResult()
     message = str(result.exception or said or "failed; see dbt's log")
@@ -149,15 +191,33 @@ def _bootstrap_once(target: Target) -> BuildResult:
     return BuildResult(error=error)
 
 
-def merge_counts(warehouse: Warehouse, correlation_id: str) -> dict[str, int]:
-    """What the MERGE of a run did, by action, read from the rows it touched."""
-    counts = dict.fromkeys(MERGE_ACTIONS, 0)
+def merge_counts(
+    warehouse: Warehouse, correlation_id: str, connection: Connection | None = None
+) -> dict[str, Any]:
+    """What the MERGE of a run did with rows of its connection (of all, for a job of none), by
+    action, and as `rescued` what it did with those of others. Raises WarehouseError.
+
+    As macros/event_log/json_with_merge_counts.sql. What was inserted is told by inserted_by, which
+    nothing changes: a row counts even when another run has touched or erased it since.
+    """
+    objects = warehouse.table("raw_objects")
+    by_run, of = (correlation_id,), "source_system, connection_name"
     rows = warehouse.execute(
-        f"select last_action, count(*) from {warehouse.table('raw_objects')}"
-        " where merged_by = ? group by last_action",
-        (correlation_id,),
+        "select source_system, connection_name, action, count(*) from ("
+        f"select {of}, last_action as action from {objects}"
+        " where merged_by = ? and last_action <> 'inserted'"
+        f" union all select {of}, 'inserted' from {objects} where inserted_by = ?"
+        f" union all select {of}, 'inserted' from {warehouse.table('erasures')}"
+        " where inserted_by = ?) as touched group by 1, 2, 3",
+        by_run * 3,
     )
-    return counts | {action: int(count) for action, count in rows}
+    counts: dict[str, Any] = dict.fromkeys(MERGE_ACTIONS, 0)
+    rescued: dict[str, int] = {}
+    for *owner, action, count in rows:
+        is_own = not (connection and connection[1]) or tuple(owner) == connection
+        of_whom = counts if is_own else rescued
+        of_whom[action] = of_whom.get(action, 0) + int(count)
+    return counts | {"rescued": rescued}
 
 
 def documented_columns() -> dict[str, dict[str, str]]:
@@ -179,7 +239,7 @@ def _data_types(node: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _invoke(
-    target: Target, correlation_id: str, command: Sequence[str], *, quiet: bool
+    target: Target, run: Mapping[str, str], command: Sequence[str], *, quiet: bool
 ) -> tuple[Any, str | None]:
     """dbtRunner's result, and the last error that dbt logged: an operation's result has none."""
     from dbt.cli.main import dbtRunner
@@ -209,7 +269,7 @@ def _invoke(
     # Views that variables of a command line have shaped are not the project's.
     is_project_s = not any(each.startswith("--vars") for each in command)
     mark = {"LANDFALL_VIEWS": views_fingerprint()} if is_project_s else {}
-    with _environment(LANDFALL_CORRELATION_ID=correlation_id, **mark), _redacted_log():
+    with _environment({**run, **mark}), _redacted_log():
         try:
             result = dbtRunner(callbacks=[remember]).invoke(arguments)
             return result, errors[-1] if errors else None
@@ -226,7 +286,7 @@ def _release_file(target: Target) -> None:
 
 
 def _read_results(results: Sequence[Any], success: bool, target: Target) -> BuildResult:
-    outcomes = {"passed": 0, "warned": 0, "failed": 0}
+    outcomes = {"passed": 0, "warned": 0, "failed": 0, "skipped": 0}
     failures, warnings = [], []
     merge: dict[str, Any] = {}
     merge_seconds = 0.0
@@ -237,7 +297,12 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
             merge = {name: said[name] for name in _MERGE_STATISTICS if name in said}
             merge_seconds = round(result.execution_time, 3)
         if result.node.resource_type in ("test", "unit_test"):
-            outcome = {"pass": "passed", "success": "passed", "warn": "warned"}
+            outcome = {
+                "pass": "passed",
+                "success": "passed",
+                "warn": "warned",
+                "skipped": "skipped",
+            }
             outcomes[outcome.get(status, "failed")] += 1
         if status == "warn":
             warnings.append(result.node.name)
@@ -248,7 +313,7 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
         only_tests = all(str(failure.node.resource_type) == "test" for failure in failures)
         kind = CheckFailed if only_tests else TransformFailed
         first = failures[0]
-        said = _said(target, first.message or str(first.status))
+        said = _said(target, first.message or str(first.status)) + _named_runs(target, first)
         error = kind(f"dbt build: {len(failures)} node(s) failed, first {first.node.name}: {said}")
         error.retryable = all(_may_pass(target, failure.message or "") for failure in failures)
     elif not success:
@@ -260,6 +325,21 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
         merge=merge,
         merge_seconds=merge_seconds,
     )
+
+
+def _named_runs(target: Target, failure: Any) -> str:
+    """The runs that the rows of a failed acceptance test name, and where their repair stands."""
+    if not failure.node.original_file_path.startswith("tests/acceptance"):
+        return ""
+    try:
+        rows = open_warehouse(target).execute(
+            "select distinct correlation_id from ("
+            f"\n{failure.node.compiled_code}\n) as violations order by 1 limit {_NAMED_RUNS}"
+        )
+    except WarehouseError:  # of a test that names none, or that failed for another reason
+        return ""
+    runs = ", ".join(str(run) for (run,) in rows)
+    return f"; of {runs}; docs/faults.md says what to do" if runs else ""
 
 
 def _may_pass(target: Target, message: str) -> bool:
@@ -313,7 +393,7 @@ def _redacted_log() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

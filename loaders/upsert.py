@@ -189,8 +189,9 @@ def _within_run(
     counts = dict.fromkeys(transform.MERGE_ACTIONS, 0)
     if merge:
         with warehouse.open():
-            result = transform.build(warehouse.target, run)
+            connection = (source.source_system, connection_name)
+            result = transform.build(warehouse.target, run, connection=connection)
             if result.error:
                 raise result.error
-            counts = transform.merge_counts(warehouse, run)
+            counts = transform.merge_counts(warehouse, run, connection)
     return UpsertResult(run, landing.counts.landed, landing.counts.dead_lettered, counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import datetime as dt
 import logging
 import os
 import random
@@ -116,6 +117,13 @@ class Warehouse(abc.ABC):
         """Predicate of the landing rows whose load package is complete."""
         loads = self.staging_table("_dlt_loads")
         return f"_dlt_load_id in (select load_id from {loads} where status = 0)"
+
+    @abc.abstractmethod
+    def end_statements(self, label: str, value: str, since: dt.datetime) -> None:
+        """See to it that no statement with such a label goes on, sent by a process that is gone.
+
+        Raises WarehouseError.
+        """
 
     def event_value(self, column: str) -> str:
         """The parameter of an event_log column."""
@@ -252,6 +260,9 @@ class DuckDBWarehouse(Warehouse):
         )
         columns = self.columns()
         return {name: View(columns[name], mark or "") for name, mark in marks if name in names}
+
+    def end_statements(self, label: str, value: str, since: dt.datetime) -> None:
+        """Nothing: a statement ends with its process."""
 
     def destination(self) -> Any:
         """The dlt destination for this file."""

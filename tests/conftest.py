@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -42,10 +43,10 @@ def merge_only(monkeypatch: pytest.MonkeyPatch) -> None:
     models = ["stg_landed_objects", "raw_objects"]
 
     def build_raw_objects(
-        target: Target, correlation_id: str, arguments: Sequence[str] = (), *, quiet: bool = True
+        target: Target, correlation_id: str, arguments: Sequence[str] = (), **options: Any
     ) -> transform.BuildResult:
         selection = ("--select", *models, "--exclude-resource-type", "test", "unit_test")
         models[:] = ["raw_objects"]  # the view is there from now on
-        return build(target, correlation_id, (*arguments, *selection), quiet=quiet)
+        return build(target, correlation_id, (*arguments, *selection), **options)
 
     monkeypatch.setattr(transform, "build", build_raw_objects)

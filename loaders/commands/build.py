@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
                 result = transform.build(
                     warehouse.target, job.correlation_id, arguments, quiet=False
                 )
-                counts = transform.merge_counts(warehouse, job.correlation_id)
+                counts = job.counts()
                 job.step = "check" if not result.error or result.failed else "merge"
                 if result.error:
                     raise result.error

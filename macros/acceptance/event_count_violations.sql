@@ -5,7 +5,9 @@
         correlation_id,
         count(*) as event_count
     from ({{ run_events(period, 'assert_no_per_object_events') }}) as events
-    where coalesce({{ json_text('payload', '$.error_type') }}, '') != 'Orphaned'
+    where
+        event_type != 'job.failed'
+        or coalesce({{ json_text('payload', '$.error_type') }}, '') != 'Orphaned'
     group by correlation_id
     having
         count(*) > 3

@@ -1,4 +1,5 @@
-{# Every event carries the telemetry fields of its type; failures say why, successes do not. #}
+{# Every event carries the telemetry fields of its type, and an object_type if it is a job's;
+   failures say why, successes do not. #}
 {% macro payload_violations(period) -%}
     {%- set required = {
         'job.started': ['job_name', 'package_name', 'parameters', 'timeout_seconds', 'host', 'pid'],
@@ -26,10 +27,17 @@
             when event_type in ('job.failed', 'ingestion.failed') then 'failed' else 'ok'
         end
         or (status = 'failed') != (error_message is not null)
+        or (
+            event_type = 'job.started'
+            -- of a JSON null the text is null
+            and substr({{ json_as_text(json_query('payload', '$.parameters')) }}, 1, 1) != '{'
+        )
         {%- for event_type, fields in required.items() %}
         or (
             event_type = '{{ event_type }}'
             and (
+                coalesce(object_type, '')
+                != '{{ 'job_run' if event_type.startswith('job.') else '' }}' or
                 {%- for field in fields %}
                 {{ json_query('payload', '$.' ~ field) }} is null{{ ' or' if not loop.last }}
                 {%- endfor %}

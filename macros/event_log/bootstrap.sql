@@ -47,11 +47,24 @@
         {%- endif -%}
         {%- do statements.append(create_table_sql(relation, node)) -%}
         {%- set present = column_names(relation) -%}
+        {%- if node.name == 'warehouse_format' -%}{%- do check_format(relation, present, node) -%}{%- endif -%}
         {%- for column in node.columns.values() if present and column.name not in present -%}
             {%- do statements.append(add_column_sql(relation, column)) -%}
         {%- endfor -%}
     {%- endfor -%}
     {{ return(statements | unique | join(';\n')) }}
+{%- endmacro %}
+
+{# As check_format of loaders/transform.py. #}
+{% macro check_format(relation, present, node) -%}
+    {%- set unknown = present | reject('in', node.columns) | list -%}
+    {%- if unknown -%}
+        {{ exceptions.raise_compiler_error(
+            relation.database ~ '.' ~ relation.schema ~ ': a later release writes this warehouse ('
+            ~ relation.identifier ~ ' ' ~ unknown | sort | join(', ') ~ '), this one knows '
+            ~ node.columns | join(', ') ~ '; update this checkout'
+        ) }}
+    {%- endif -%}
 {%- endmacro %}
 
 {% macro create_table_sql(relation, node) -%}

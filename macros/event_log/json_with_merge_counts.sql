@@ -1,5 +1,7 @@
-{# A JSON expression: `telemetry` and what this run's MERGE did, counted where it is written. #}
+{# A JSON expression: `telemetry` and what this run's MERGE did, counted where it is written; as
+   merge_counts in loaders/transform.py, of a job of no connection. #}
 {% macro json_with_merge_counts(telemetry) -%}
+    {%- set run = text_literal(correlation_id()) -%}
     {%- set actions = ['inserted', 'updated', 'unchanged', 'deleted', 'undeleted', 'stale'] -%}
     {%- set text = telemetry | tojson -%}
     {%- set parts = [adapter.dispatch('raw_text_literal', 'landfall')(text[:-1])] -%}
@@ -7,16 +9,27 @@
         {%- do parts.append("', \"" ~ action ~ "\": '") -%}
         {%- do parts.append('cast(' ~ action ~ ' as ' ~ column_type('string') ~ ')') -%}
     {%- endfor -%}
-    {%- do parts.append("'}'") -%}
+    {%- do parts.append("', \"rescued\": {}}'") -%}
     (
         select {{ json_parse('concat(' ~ parts | join(', ') ~ ')') }}
         from (
             select
                 {%- for action in actions %}
-                count(case when last_action = '{{ action }}' then 1 end) as {{ action }},
+                count(case when action = '{{ action }}' then 1 end) as {{ action }},
                 {%- endfor %}
-            from {{ raw_objects_relation() }}
-            where merged_by = {{ text_literal(correlation_id()) }}
+            from (
+                select last_action as action
+                from {{ raw_objects_relation() }}
+                where merged_by = {{ run }} and last_action != 'inserted'
+                union all
+                select 'inserted'
+                from {{ raw_objects_relation() }}
+                where inserted_by = {{ run }}
+                union all
+                select 'inserted'
+                from {{ source('erasure', 'erasures') }}
+                where inserted_by = {{ run }}
+            ) as touched
         ) as merged
     )
 {%- endmacro %}

@@ -2,7 +2,7 @@
 {% macro log_job_ended(results) -%}
     {%- if is_own_job() -%}
         {%- set failures = [] -%}
-        {%- set tests = {'passed': 0, 'warned': 0, 'failed': 0} -%}
+        {%- set tests = {'passed': 0, 'warned': 0, 'failed': 0, 'skipped': 0} -%}
         {%- set merge = {} -%}
         {%- for result in results -%}
             {%- set status = result.status | string -%}
@@ -14,7 +14,9 @@
                 {%- endfor -%}
             {%- endif -%}
             {%- if result.node.resource_type in ('test', 'unit_test') -%}
-                {%- set outcome = {'pass': 'passed', 'success': 'passed', 'warn': 'warned'}.get(status, 'failed') -%}
+                {%- set outcome = {
+                    'pass': 'passed', 'success': 'passed', 'warn': 'warned', 'skipped': 'skipped',
+                }.get(status, 'failed') -%}
                 {%- do tests.update({outcome: tests[outcome] + 1}) -%}
             {%- endif -%}
             {%- if status in ('error', 'fail', 'runtime error', 'partial success') -%}
@@ -37,7 +39,9 @@
                 'retryable': false,
                 'tests': tests,
             }) -%}
-            {{ log_event('job.failed', json_literal(telemetry), failed_nodes_message(failures)) }}
+            {{ log_event(
+                'job.failed', json_with_merge_counts(telemetry), failed_nodes_message(failures)
+            ) }}
         {%- else -%}
             {%- do telemetry.update({'tests': tests, 'merge': merge}) -%}
             {{ log_event('job.completed', json_with_merge_counts(telemetry)) }}

@@ -9,9 +9,7 @@
                 idem_key,
                 min(object_created_at) as object_created_at
             from {{ source('landing', 'landed_objects') }}
-            where _dlt_load_id in (
-                select load_id from {{ source('landing', '_dlt_loads') }} where status = 0
-            )
+            where {{ is_to_merge() | indent(8) }}
             group by idem_key
         ),
 

@@ -13,7 +13,7 @@
     {%- set columns = [
         'idem_key', 'source_system', 'connection_name', 'object_type', 'external_id',
         'payload_hash', 'object_created_at', 'first_seen', 'last_seen', 'changed_at',
-        'deleted_at', 'changed_by',
+        'deleted_at', 'changed_by', 'inserted_by',
     ] -%}
     {%- set history -%}
         first_seen = seen.first_seen,
@@ -32,9 +32,7 @@ with contents as (
     from {{ source('landing', 'landed_objects') }}
     where
         not is_deleted
-        and _dlt_load_id in (
-            select load_id from {{ source('landing', '_dlt_loads') }} where status = 0
-        )
+        and {{ is_to_merge() | indent }}
     group by idem_key, observed_at
 ),
 
@@ -63,6 +61,10 @@ decided as (
         least(stored.first_seen, seen.first_seen) as first_seen,
         greatest(stored.last_seen, seen.last_seen) as last_seen,
         coalesce(stored.object_created_at, seen.object_created_at) as object_created_at,
+        case
+            when stored_rows.stored_row is null then {{ text_literal(correlation_id()) }}
+            else stored.inserted_by
+        end as inserted_by,
         stored.last_seen as stored_last_seen,
         {{ is_held('seen', 'stored') }} as is_held,
         stored_rows.stored_row,
@@ -183,9 +185,9 @@ when matched and not ({{ action }} = 'stale' and {{ is_held('seen', 'stored') }}
         {{ history }},
         last_action = {{ action }}
 when not matched
-    then insert ({{ inserted | join(', ') }}, merged_by, last_action)
+    then insert ({{ inserted | join(', ') }}, merged_by, inserted_by, last_action)
     values (
         {%- for column in inserted %}seen.{{ column }}, {% endfor -%}
-        {{ run }}, 'inserted'
+        {{ run }}, {{ run }}, 'inserted'
     )
 {%- endmacro %}

@@ -10,7 +10,7 @@
 ) }}
 -- grain: one row per idem_key; the MERGE itself is macros/merge/merge_objects.sql
 with landed_objects as (
-    select * from {{ ref('stg_landed_objects') }}
+    {{ folded_states(is_to_merge()) | indent }}
 ),
 
 objects as (

@@ -7,7 +7,7 @@ with raw_objects as (
 
 select
     idem_key,
-    merged_by
+    merged_by as correlation_id
 from raw_objects
 where
     {{ is_erased('idem_key') }}

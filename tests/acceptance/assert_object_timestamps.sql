@@ -12,7 +12,7 @@ excused as (
 
 select
     idem_key,
-    merged_by
+    merged_by as correlation_id
 from raw_objects
 where
     last_seen >= {{ days_ago(var('acceptance_days')) }}

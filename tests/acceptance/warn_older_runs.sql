@@ -9,6 +9,8 @@
     'assert_idem_keys': idem_key_violations('older'),
     'assert_correlation_ids': correlation_id_violations('older'),
     'assert_timestamps': timestamp_violations('older'),
+    'assert_runs_end': unended_violations('older'),
+    'assert_store_matches_log': store_violations('older'),
 } %}
 {% for test, violations in checks.items() %}
 select

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from loaders.config import PROJECT_DIR, Target, configure_dlt
 
@@ -80,9 +81,9 @@ def leave_out_marts() -> None:
     build = transform.build
 
     def build_core(
-        target: Target, correlation_id: str, arguments: Sequence[str] = (), *, quiet: bool = True
+        target: Target, correlation_id: str, arguments: Sequence[str] = (), **options: Any
     ) -> transform.BuildResult:
-        return build(target, correlation_id, (*arguments, *_WITHOUT_MARTS), quiet=quiet)
+        return build(target, correlation_id, (*arguments, *_WITHOUT_MARTS), **options)
 
     transform.build = build_core
 

@@ -313,9 +313,9 @@ def core_build(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
     def build_core(
-        target: Target, correlation_id: str, arguments: Sequence[str] = (), *, quiet: bool = True
+        target: Target, correlation_id: str, arguments: Sequence[str] = (), **options: Any
     ) -> transform.BuildResult:
-        return build(target, correlation_id, (*arguments, *selection), quiet=quiet)
+        return build(target, correlation_id, (*arguments, *selection), **options)
 
     monkeypatch.setattr(transform, "build", build_core)
 

@@ -11,10 +11,12 @@ import pytest
 
 from loaders import transform
 from loaders.config import PROJECT_DIR
+from loaders.ingest import IngestOptions
 from loaders.items import Cursor, Deleted, Item, Observed
+from loaders.sandbox import Sandbox
 from loaders.warehouse import Warehouse
 
-from .conftest import Project, at, on_both_targets, prepared, run_scripted
+from .conftest import Project, at, on_both_targets, prepared, run_gmail, run_scripted
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +76,20 @@ def copy_event(where: str, **replacements: str) -> Corruption:
     )
 
 
+def copy_object(external_id: str, copied_id: str, **replacements: str) -> Corruption:
+    """Insert a row like another."""
+    replaced = {
+        "external_id": f"'{copied_id}'",
+        "idem_key": f"'acme:acct1:widget:{copied_id}'",
+        **replacements,
+    }
+    expressions = ", ".join(f"{value} as {column}" for column, value in replaced.items())
+    return (
+        f"insert into events.raw_objects select * replace ({expressions})"
+        f" from events.raw_objects where external_id = '{external_id}'"
+    )
+
+
 DELETE_INGESTION = f"delete from events.event_log where {INGESTED}"
 
 # Of events; those older than acceptance_days must only warn.
@@ -106,12 +122,60 @@ EVENT_CORRUPTIONS: dict[str, tuple[str, list[Corruption]]] = {
     ),
     "an end without a start": (
         "assert_job_lifecycle",
-        [f"delete from events.event_log where {STARTED}"],
+        [f"delete from events.event_log where {STARTED} and correlation_id != 'unended'"],
     ),
     "two ends": ("assert_job_lifecycle", [DELETE_INGESTION, copy_event(COMPLETED)]),
+    "an ingestion without its event": ("assert_job_lifecycle", [DELETE_INGESTION]),
     "an event of an object": (
         "assert_no_per_object_events",
-        [DELETE_INGESTION, copy_event(COMPLETED, event_type="'object.upserted'")],
+        [
+            set_payload(COMPLETED, merge_seconds=None),
+            DELETE_INGESTION,
+            copy_event(COMPLETED, event_type="'object.upserted'"),
+        ],
+    ),
+    "an event of no type that there is": (
+        "assert_no_per_object_events",
+        [
+            set_payload(COMPLETED, merge_seconds=None),
+            f"update events.event_log set event_type = 'banana' where {INGESTED}",
+            set_payload("event_type = 'banana'", error_type="Orphaned"),
+        ],
+    ),
+    "a job event of an object's type": (
+        "assert_event_payloads",
+        [f"update events.event_log set object_type = 'banana' where {COMPLETED}"],
+    ),
+    "an ingestion event of a job": (
+        "assert_event_payloads",
+        [f"update events.event_log set object_type = 'job_run' where {INGESTED}"],
+    ),
+    "a start without parameters": ("assert_event_payloads", [set_payload(STARTED, parameters="")]),
+    "an end that is gone": (
+        "assert_runs_end",
+        [
+            f"delete from events.event_log where {COMPLETED}",
+            move(EVENT, "created_at", "created_at", -86_400 * 4),
+        ],
+    ),
+    "a run that never ended": (
+        "assert_runs_end",
+        [
+            copy_event(STARTED, correlation_id="'unended'"),
+            move(EVENT, "created_at", "created_at", -86_400 * 4, "correlation_id = 'unended'"),
+        ],
+    ),
+    "more rows logged than inserted": (
+        "assert_store_matches_log",
+        [set_payload(COMPLETED, inserted=999_999)],
+    ),
+    "fewer rows logged than inserted": (
+        "assert_store_matches_log",
+        [set_payload(COMPLETED, inserted=0)],
+    ),
+    "more rows logged than there are": (
+        "assert_store_matches_log",
+        [set_payload(COMPLETED, unchanged=999_999)],
     ),
     "a fourth event": (
         "assert_no_per_object_events",
@@ -143,6 +207,30 @@ OBJECT_CORRUPTIONS: dict[str, tuple[str, list[Corruption]]] = {
         "assert_object_timestamps",
         [move(OBJECT, "deleted_at", "last_seen", -1, "external_id = 'b'")],
     ),
+    "a row that is gone": (
+        "assert_store_matches_log",
+        ["delete from events.raw_objects where external_id = 'a'"],
+    ),
+    "a row that no run inserted": (
+        "assert_store_matches_log",
+        [copy_object("b", "z", inserted_by="null")],
+    ),
+    "a row that a run did not insert": ("assert_store_matches_log", [copy_object("b", "z")]),
+    "a row of a run that is not there": (
+        "assert_store_matches_log",
+        [
+            copy_object(
+                "b",
+                "z",
+                inserted_by="'nobody'",
+                **dict.fromkeys(("first_seen", "last_seen", "changed_at"), "current_timestamp"),
+            )
+        ],
+    ),
+    "a row of another type than its key": (
+        "assert_store_matches_log",
+        ["update events.raw_objects set object_type = 'gadget' where external_id = 'a'"],
+    ),
     "a state landed and not merged": (
         "assert_queue_drained",
         [
@@ -165,6 +253,8 @@ TOGETHER = (
     "an event with an idem_key",
     "an ingestion after its end",
     "a fourth event",
+    "a row of another type than its key",
+    "a run that never ended",
     "an end without a start",
 )
 """One for each test, in an order in which none hides another."""
@@ -320,3 +410,46 @@ def test_a_run_across_the_edge_of_the_period_is_seen_whole(
         (edge - minute, edge + minute),
     )
     assert outcomes(project) == {}
+
+
+def test_the_line_of_a_failed_check_names_the_run(finished: Warehouse, project: Project) -> None:
+    [(culprit,)] = finished.execute("select distinct inserted_by from events.raw_objects")
+    corrupt(finished, OBJECT_CORRUPTIONS["a row that is gone"][1])
+    run = run_scripted(finished, [])
+    assert f"assert_store_matches_log: Got 1 result, configured to fail if !=0; of {culprit};" in (
+        str(run.error).replace("!= 0", "!=0")
+    )
+
+
+@on_both_targets
+def test_what_a_resync_inserts_anew_makes_up_for_lost_rows(
+    project: Project, warehouse: Warehouse, sandbox: Sandbox, core_build: None
+) -> None:
+    """And for no more: what is lost after it is missed again."""
+    first = run_gmail(warehouse, sandbox)
+    assert first.error is None
+    lost = [row[0] for row in warehouse.execute(f"{MESSAGES_BY_ID} limit 3")]
+
+    def lose(*ids: str) -> str:
+        for external_id in ids:
+            warehouse.execute(
+                "delete from events.raw_objects where external_id = ?", (external_id,)
+            )
+        return str(run_gmail(warehouse, sandbox).error)
+
+    assert first.correlation_id in lose(*lost)
+    healing = run_gmail(warehouse, sandbox, IngestOptions(full_resync=True))
+    assert (healing.error, healing.counts["inserted"]) == (None, 3)
+    assert lose() == "None"
+    [(kept,)] = warehouse.execute(
+        f"select external_id from ({MESSAGES_BY_ID}) as ids where external_id not in (?, ?, ?)"
+        " limit 1",
+        lost,
+    )
+    assert first.correlation_id in lose(kept)
+    assert healing.correlation_id in lose(lost[0])
+
+
+MESSAGES_BY_ID = (
+    "select external_id from events.raw_objects where object_type = 'message' order by 1"
+)

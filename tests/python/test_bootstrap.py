@@ -95,7 +95,7 @@ def test_a_second_bootstrap_changes_nothing(warehouse: Warehouse) -> None:
     one_event_and_object(warehouse)
     before = rows(warehouse)
     transform._invoke(
-        warehouse.target, "", ["run-operation", "run_bootstrap"], quiet=True
+        warehouse.target, {}, ["run-operation", "run_bootstrap"], quiet=True
     )  # the real thing: transform.bootstrap sees that nothing is missing
     assert rows(warehouse) == before
     assert present(warehouse) == documented()

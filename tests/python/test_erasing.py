@@ -114,6 +114,18 @@ def test_erased_objects_go_from_every_table_and_do_not_come_back(filled: Warehou
 
 @on_both_targets
 @pytest.mark.slow
+def test_a_run_accounts_for_what_was_erased_since(filled: Warehouse, project: Project) -> None:
+    [(run,)] = filled.execute("select distinct inserted_by from events.raw_objects")
+    erase(filled, key("a"), key("not-yet"), where="external_id = 'b'")
+    noted = filled.execute("select inserted_by from events.erasures order by 1")
+    assert sorted(noted, key=str) == [(None,), (run,), (run,)]
+    assert transform.merge_counts(filled, run, ACME)["inserted"] == 3
+    # With the check that compares the store with the log.
+    assert run_scripted(filled, []).error is None
+
+
+@on_both_targets
+@pytest.mark.slow
 def test_what_was_landed_before_is_not_merged_and_leaves_the_queue(filled: Warehouse) -> None:
     """As by another job at the same time: the merge itself leaves it out."""
     landing = Landing(

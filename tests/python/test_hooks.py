@@ -281,7 +281,12 @@ def test_a_failing_test_is_a_failed_check(core: Warehouse, project: Project) -> 
     assert failed["event_type"] == "job.failed"
     assert failed["payload"]["error_type"] == "CheckFailed"
     assert failed["payload"]["step"] == "check"
-    assert failed["payload"]["tests"] == {"passed": 0, "warned": 0, "failed": 1}
+    assert failed["payload"]["tests"] == {
+        "passed": 0,
+        "warned": 0,
+        "failed": 1,
+        "skipped": 0,
+    }
     kind = "(Got 1 result, configured to fail if != 0)"
     assert f"assert_idem_keys {kind}; see " in failed["error_message"]
     assert CANARY not in json.dumps([failed["error_message"], failed["payload"]])

@@ -31,6 +31,7 @@ CASES = [
     # messages have changed since, which it did not look at.
     pytest.param("before-history", "resync", 2, id="before-history"),
     pytest.param("before-stripe", "incremental", 0, id="before-stripe"),
+    pytest.param("before-proof", "incremental", 0, id="before-proof"),
 ]
 ROWS = (
     "select idem_key, payload_hash, first_seen, object_created_at, deleted_at, changed_by"
