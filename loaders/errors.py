@@ -195,6 +195,10 @@ class TransientSourceError(SourceError):
     retryable = True
 
 
+class ForeignAnswer(TransientSourceError):
+    """Something else than the source answers, a proxy or sign-in page: no object is to blame."""
+
+
 class Cancelled(SourceError):
     """The run is ending: nothing more is read, and no object is to blame."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
+from urllib.parse import unquote
 
 from loaders.sandbox import google_errors as errors
 from loaders.sandbox.gmail_history import HISTORY_TYPES, history_page
@@ -52,12 +53,12 @@ class GmailApi:
         """Return the call a request stands for; None for another path or HTTP method."""
         if request.method != "GET" or not request.path.startswith(_PREFIX):
             return None
-        user, _, rest = request.path.removeprefix(_PREFIX).partition("/")
+        user, _, rest = request.raw_path.removeprefix(_PREFIX).partition("/")
         for method, pattern, handler, allowed in _ROUTES:
             if found := re.fullmatch(pattern, rest):
-                ids = list(found.groups())
+                ids = [unquote(identifier) for identifier in found.groups()]
                 parameters = Parameters(request.query, allowed)
-                run = self._runner(request, user, method, handler, parameters, ids)
+                run = self._runner(request, unquote(user), method, handler, parameters, ids)
                 return Call(method, ids[0] if ids else None, run)
         return None
 

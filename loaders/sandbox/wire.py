@@ -15,10 +15,14 @@ GOOGLE_REASONS = {429: "rateLimitExceeded", 500: "internalError", 503: "backendE
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request; header names are lower case, `query` keeps repeated parameters."""
+    """One HTTP request; header names are lower case, `query` keeps repeated parameters.
+
+    In `raw_path` nothing is decoded: a slash inside of an id does not end it there.
+    """
 
     method: str
     path: str
+    raw_path: str
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     body: bytes = b""
@@ -30,6 +34,7 @@ class Request:
         return cls(
             method=method,
             path=unquote(url.path),
+            raw_path=url.path,
             query=parse_qs(url.query, keep_blank_values=True),
             headers={name.lower(): value for name, value in headers.items()},
             body=body,

@@ -23,7 +23,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import ForeignAnswer, SourceError, TransientSourceError
 from loaders.items import FetchRequest, ObservationClock, Usage
 from loaders.pacing import TokenBucket
 from loaders.sandbox import Sandbox
@@ -31,13 +31,13 @@ from loaders.sources.stripe import client as client_module
 from loaders.sources.stripe import listing as listing_module
 from loaders.sources.stripe.client import (
     KeyRefused,
-    NotFound,
     Page,
     PermissionDenied,
     RequestRefused,
     StripeClient,
 )
 from loaders.sources.stripe.config import API_VERSION, StripeConfig
+from loaders.sources.stripe.events import read_windows
 from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import KINDS
 from loaders.sources.stripe.listing import Listing
@@ -276,7 +276,7 @@ def test_a_rate_limit_is_waited_out_whatever_stripe_says_of_a_retry(server: Serv
 def test_a_404_that_is_not_stripe_s_is_no_deletion(server: Server) -> None:
     server.answers = [Answer(404, b"<html>not here</html>")]
     error = refusal(new_client(server.url))
-    assert type(error) is TransientSourceError
+    assert type(error) is ForeignAnswer
     assert "a proxy?" in str(error)
 
 
@@ -471,7 +471,6 @@ def test_no_second_has_more_calls_than_the_rate_limit(
             id="400 without a code",
         ),
         pytest.param(402, {"code": "card_declined"}, RequestRefused, "402 card_declined", id="402"),
-        pytest.param(404, {"code": "resource_missing"}, NotFound, "not found", id="404"),
         pytest.param(
             401,
             {"code": "api_key_expired"},
@@ -540,7 +539,7 @@ def test_a_redirect_is_a_transient_error_and_is_not_followed(server: Server, sta
     server.answers = [Answer(status, b"", {"Location": f"{server.url}/elsewhere"}), Answer()]
     error = refusal(new_client(server.url, max_attempts=1))
     assert {heard.path for heard in server.heard} == {"/v1/charges?limit=100"}
-    assert type(error) is TransientSourceError
+    assert type(error) is ForeignAnswer
 
 
 # ---- bodies
@@ -573,7 +572,8 @@ def test_a_redirect_is_a_transient_error_and_is_not_followed(server: Server, sta
 def test_a_page_that_is_none_is_one_clear_transient_error(server: Server, body: bytes) -> None:
     server.answers = [Answer(body=body)]
     error = refusal(new_client(server.url))
-    assert type(error) is TransientSourceError
+    assert type(error) is ForeignAnswer
+    assert error.retryable
     assert "api_base_url" in str(error)
 
 
@@ -587,6 +587,27 @@ def test_a_single_read_that_is_no_object_is_one_clear_transient_error(
         client.object(new_request(), "/v1/charges", "ch_1")
     with pytest.raises(TransientSourceError, match=r"account\.get.*api_base_url"):
         client.account_id(new_request())
+    assert len(server.heard) == 6  # each as often as max_attempts says
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"object":"list","data":[', b"null"])
+@pytest.mark.parametrize("method", ["list", "get", "events", "account", "lines"])
+def test_a_success_without_json_is_asked_for_again(
+    server: Server, method: str, body: bytes
+) -> None:
+    """Whatever is asked for: it is a proxy's page, or was cut off, and no state of an object."""
+    good = b'{"id":"in_1","object":"list","data":[],"has_more":false}'
+    server.answers = [Answer(body=body), Answer(body=body), Answer(body=good)]
+    client, request = new_client(server.url), new_request()
+    calls: dict[str, Callable[[], object]] = {
+        "list": lambda: client.page(request, "/v1/charges"),
+        "get": lambda: client.object(request, "/v1/invoices", "in_1"),
+        "events": lambda: list(read_windows(client, request, 0)),
+        "account": lambda: client.account_id(request),
+        "lines": lambda: client.page(request, "/v1/invoices/in_1/lines", owner_id="in_1"),
+    }
+    calls[method]()
+    assert (request.usage.api_calls, request.usage.retries) == (3, 2)
 
 
 OBJECT_TEXTS = {

@@ -15,6 +15,9 @@ from loaders.sandbox.stripe.templates import pretty
 Key = tuple[float, float]
 """What objects are sorted by: when they were created, and their index."""
 
+CHOSEN_IDS = " ids"
+"""Ends the overlay's kind for ids that are not generated, by the object's index."""
+
 LINES = "invoice_lines"
 """The overlay's kind for all lines of a changed invoice, by the invoice's index."""
 
@@ -34,11 +37,18 @@ class Account:
 
     def index_of(self, kind: str, object_id: str) -> int | None:
         """Return the index of an object that exists or existed; None for any other id."""
-        index = self.ledger.ids[kind].decode(object_id)
+        index = self._decode(kind, object_id)
         if index is None:
             return None
         is_known = index in self.overlay.entries[kind] or index < self._count(kind)
         return index if is_known else None
+
+    def _decode(self, kind: str, object_id: str) -> int | None:
+        index = self.ledger.ids[kind].decode(object_id)
+        if index is not None:
+            return index
+        chosen = self.overlay.entries[kind + CHOSEN_IDS].items()
+        return next((index for index, entry in chosen if entry.text == object_id), None)
 
     def _count(self, kind: str) -> int:
         return 0 if kind == "event" else self.ledger.layout.count(kind)
@@ -107,7 +117,7 @@ class Account:
 
     def put(self, kind: str, value: dict[str, Any], tag: str = "") -> None:
         """Keep the present state of an object, inside a transaction."""
-        index = self.ledger.ids[kind].decode(value["id"])
+        index = self._decode(kind, value["id"])
         assert index is not None
         self.overlay.put(kind, index, Entry(value["created"], pretty(value), tag))
 
@@ -118,6 +128,11 @@ class Account:
     def new_id(self, kind: str) -> str:
         """Return the id for an object to be created, inside a transaction."""
         return self.ledger.id(kind, self.overlay.new_index())
+
+    def choose_id(self, kind: str, object_id: str) -> str:
+        """Return a chosen id for an object to be created, inside a transaction."""
+        self.overlay.put(kind + CHOSEN_IDS, self.overlay.new_index(), Entry(0, object_id))
+        return object_id
 
     def line_count(self, invoice: int) -> int:
         """Return how many lines an invoice has."""
@@ -146,4 +161,9 @@ class Account:
     def deleted(self, kind: str) -> list[str]:
         """Return the ids of the objects that were deleted."""
         entries = self.overlay.entries[kind].items()
-        return [self.ledger.id(kind, index) for index, entry in entries if entry.text is None]
+        chosen = self.overlay.entries[kind + CHOSEN_IDS]
+        return [
+            str(chosen[index].text) if index in chosen else self.ledger.id(kind, index)
+            for index, entry in entries
+            if entry.text is None
+        ]

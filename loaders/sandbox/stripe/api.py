@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import unquote_plus
 
 from loaders.sandbox.quota import Quota
 from loaders.sandbox.stripe import errors
@@ -59,7 +60,8 @@ class StripeApi:
         """Return the call a request stands for; None for a path of another API."""
         if not request.path.startswith(_PREFIX):
             return None
-        parts = request.path.removeprefix(_PREFIX).split("/")
+        # As Stripe decodes forms: a plus is a blank, unless it is escaped.
+        parts = [unquote_plus(part) for part in request.raw_path.removeprefix(_PREFIX).split("/")]
         route = _route(parts) if request.method == "GET" else None
         if route is None:
             return Call("unrecognized", None, lambda: self._refuse(request))

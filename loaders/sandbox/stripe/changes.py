@@ -1,5 +1,6 @@
 """Changes asked of a Stripe account while it runs."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ _DELETED_TYPES = {
     "invoice": "invoice.deleted",
     "subscription": "customer.subscription.deleted",
 }
+_CHOSEN_BY_MERCHANTS = ("customer", "product", "price")
+"""Kinds whose ids Stripe lets them choose; a price's is that of its plan."""
 _CHANGED_FIELDS = {"customer": "description", "product": "name", "price": "nickname"}
 _DESCRIBED = ("charge", "invoice", "payment_intent", "subscription", "balance_transaction")
 Handler = Callable[[Creator, Any], list[str]]
@@ -35,8 +38,8 @@ def apply_stripe_changes(books: Books, request: dict[str, Any]) -> dict[str, Any
     """Apply the changes in the order given and return the ids of what was touched.
 
     Keys of `request`, a number always picking that many objects deterministically:
-    "create", "update", "update_silently" (no event), "delete": {kind: n or ids}, create numbers
-    only; "refund", "dispute": n or charge ids; "payout": n; "settle": n or ids of balance
+    "create", "update", "update_silently" (no event), "delete": {kind: n or ids}, ids to create of
+    customers, products and prices only; "refund", "dispute": n or charge ids; "payout": n; "settle": n or ids of balance
     transactions, without an event; "finalize", "pay": n or invoice ids; "add_lines": {invoice id:
     n}; "remove_lines": {invoice id: n or line ids}; "account": the id of the account that the
     keys after it are about (default: the platform's).
@@ -74,11 +77,22 @@ def _account(books: Books, account_id: Any) -> Account:
 
 
 def _create(creator: Creator, request: Any) -> list[str]:
-    counts = _by_kind("create", request)
-    for kind, count in counts:
-        if not _is_count(count):
-            raise ValueError(f"create: {kind}: expected a number, got {count!r}")
-    return [create_one(creator, kind) for kind, count in counts for _ in range(count)]
+    wanted = _by_kind("create", request)
+    for kind, chosen in wanted:
+        if not _is_count(chosen) and kind not in _CHOSEN_BY_MERCHANTS:
+            raise ValueError(f"create: {kind}: expected a number, got {chosen!r}")
+    return [
+        create_one(dataclasses.replace(creator, chosen_id=object_id), kind)
+        for kind, chosen in wanted
+        for object_id in ([None] * chosen if _is_count(chosen) else _new_ids(creator, kind, chosen))
+    ]
+
+
+def _new_ids(creator: Creator, kind: str, chosen: Any) -> list[str]:
+    ids = _ids(chosen)
+    if taken := [each for each in ids if creator.account.index_of(kind, each) is not None]:
+        raise ValueError(f"create: {kind}: {taken} is there already")
+    return ids
 
 
 def _update(creator: Creator, request: Any) -> list[str]:

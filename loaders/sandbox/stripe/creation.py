@@ -17,10 +17,14 @@ _MODELS = 10
 
 @dataclass(frozen=True, slots=True)
 class Creator:
-    """Makes objects of one account, inside a transaction; `now` is in epoch seconds."""
+    """Makes objects of one account, inside a transaction; `now` is in epoch seconds.
+
+    `chosen_id` is the id that the object gets, where it is not generated.
+    """
 
     account: Account
     now: int
+    chosen_id: str | None = None
 
     def model(self, kind: str) -> dict[str, Any]:
         """Return a new object that looks like a generated one; it is not in the account yet."""
@@ -28,9 +32,11 @@ class Creator:
         number = self.account.overlay.changes % _MODELS
         # Of products and prices there are as many, whatever the account's size.
         text = KINDS[kind].render(ledger, number)
-        identifier = self.account.new_id(kind)
-        text = text.replace(ledger.id(kind, number), identifier)
+        if self.chosen_id is None:
+            text = text.replace(ledger.id(kind, number), self.account.new_id(kind))
         value: dict[str, Any] = json.loads(text)
+        if self.chosen_id is not None:
+            value["id"] = self.account.choose_id(kind, self.chosen_id)
         return value | {"created": self.now}
 
     def put(self, kind: str, value: dict[str, Any], *event_types: str) -> str:

@@ -12,13 +12,14 @@ import json
 import random
 import re
 import threading
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 import requests
 
-from loaders.errors import Cancelled, SourceError, TransientSourceError, redact
+from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError, redact
 from loaders.items import FetchRequest
 from loaders.json_elements import dedented, indented_elements, json_elements
 from loaders.pacing import TokenBucket
@@ -38,7 +39,7 @@ class KeyRefused(SourceError):
 
 
 class NotFound(SourceError):
-    """404: there is no such object (any more)."""
+    """404: there is no object (any more) with the id that was asked for."""
 
 
 class RequestRefused(SourceError):
@@ -69,6 +70,8 @@ class _Answer:
     status_code: int
     headers: Mapping[str, str]
     content: bytes
+    value: Any = None
+    """Of a success the JSON object."""
 
 
 class StripeClient:
@@ -76,9 +79,9 @@ class StripeClient:
 
     Every call waits for the rate limit, of the account and of its endpoint. What is refused for
     its rate, or failed on Stripe's side or the way there, is repeated with jittered exponential
-    back-off, honouring Retry-After. All methods raise NotFound, PermissionDenied, RequestRefused,
-    KeyRefused, Cancelled, SourceError (the account is not accepted), TransientSourceError (retries
-    are used up, or something else than Stripe answers).
+    back-off, honouring Retry-After; so is a success that is no JSON. All methods raise NotFound,
+    PermissionDenied, RequestRefused, KeyRefused, Cancelled, SourceError (the account is not
+    accepted), TransientSourceError (retries are used up), ForeignAnswer.
     """
 
     def __init__(self, connection_name: str, config: StripeConfig) -> None:
@@ -97,8 +100,7 @@ class StripeClient:
             answer = self._call(request, "account.get", "/v1/account")
         except PermissionDenied:
             return None
-        value = _parsed(answer, "account.get")
-        return str(value.get("id") or "") or None
+        return str(answer.value.get("id") or "") or None
 
     def page(
         self,
@@ -107,12 +109,17 @@ class StripeClient:
         parameters: Mapping[str, Any] | None = None,
         *,
         limit: int = PAGE_SIZE,
+        owner_id: str | None = None,
     ) -> Page:
-        """A page of a list, newest objects first; `parameters` as the list's endpoint has them."""
+        """A page of a list, newest objects first; `parameters` as the list's endpoint has them.
+
+        NotFound is raised where the list's owner is not there, for lists within an object.
+        """
         endpoint = f"{_endpoint(path)}.list"
-        answer = self._call(request, endpoint, path, {"limit": limit, **(parameters or {})})
+        asked = {"limit": limit, **(parameters or {})}
+        answer = self._call(request, endpoint, path, asked, owner_id)
+        value = answer.value
         try:
-            value = _loads(answer.content)
             objects, has_more = _elements(answer.content, value["data"]), value["has_more"]
         except (ValueError, KeyError, TypeError) as error:
             raise _unexpected(endpoint) from error
@@ -123,8 +130,8 @@ class StripeClient:
     def object(self, request: FetchRequest, path: str, object_id: str) -> tuple[bytes, Any]:
         """One object: (text, value)."""
         endpoint = f"{_endpoint(path)}.get"
-        answer = self._call(request, endpoint, f"{path}/{object_id}")
-        return answer.content, _parsed(answer, endpoint)
+        answer = self._call(request, endpoint, f"{path}/{escaped(object_id)}", None, object_id)
+        return answer.content, answer.value
 
     def _call(
         self,
@@ -132,6 +139,7 @@ class StripeClient:
         endpoint: str,
         path: str,
         parameters: Mapping[str, Any] | None = None,
+        object_id: str | None = None,
     ) -> _Answer:
         buckets = (self._account_bucket, self._endpoint_bucket(endpoint))
         for attempt in range(1, self.config.max_attempts + 1):
@@ -139,7 +147,7 @@ class StripeClient:
             while (closed := max(bucket.closed_for() for bucket in buckets)) > 0:
                 _wait(request, closed)
             request.usage.add(calls=1, units=1)
-            answer, wait = self._try(endpoint, path, parameters, attempt)
+            answer, wait = self._try(endpoint, path, parameters, object_id, attempt)
             if answer is not None:
                 return answer
             request.usage.add(retries=1, throttled=wait)
@@ -147,7 +155,12 @@ class StripeClient:
         raise AssertionError("unreachable: the last attempt raises")
 
     def _try(
-        self, endpoint: str, path: str, parameters: Mapping[str, Any] | None, attempt: int
+        self,
+        endpoint: str,
+        path: str,
+        parameters: Mapping[str, Any] | None,
+        object_id: str | None,
+        attempt: int,
     ) -> tuple[_Answer | None, float]:
         """The answer, or the seconds after which to ask again; raises what no retry mends."""
         answer, cause, retry_after, is_throttled = None, "", 0.0, False
@@ -159,14 +172,17 @@ class StripeClient:
         if answer is not None:
             self.served_at = _date(answer) or self.served_at
             if answer.status_code == 200:
-                return answer, 0.0
-            if answer.status_code < 400:
+                if isinstance(value := _parsed(answer.content), dict):
+                    return dataclasses.replace(answer, value=value), 0.0
+                if attempt >= self.config.max_attempts:
+                    raise _unexpected(endpoint)
+            elif answer.status_code < 400:
                 raise _unexpected(endpoint)
-            code, parameter, permission = _error(answer)
+            elif not _may_pass(answer):
+                raise self._permanent(endpoint, answer, object_id)
             is_throttled = answer.status_code == 429
-            if not _may_pass(answer):
-                raise self._permanent(endpoint, answer.status_code, code, parameter, permission)
-            cause, retry_after = f"{answer.status_code} {code}", _retry_after(answer)
+            cause = f"{answer.status_code} {_error(answer)[0]}"
+            retry_after = _retry_after(answer)
         if attempt >= self.config.max_attempts:
             raise TransientSourceError(
                 f"stripe: {endpoint} failed {attempt} times, last with {cause}; run again later"
@@ -193,15 +209,19 @@ class StripeClient:
         if not reason.startswith(("endpoint", "resource")):
             self._account_bucket.slow_down(wait)
 
-    def _permanent(
-        self, endpoint: str, status: int, code: str, parameter: str, permission: str
-    ) -> SourceError:
+    def _permanent(self, endpoint: str, answer: _Answer, object_id: str | None) -> SourceError:
+        status, (code, parameter, permission) = answer.status_code, _error(answer)
         said = f"stripe: {endpoint} refused with {status} {code}".rstrip()
         where = f"sources.stripe.{self._connection_name}"
-        if status == 404 and code == "resource_missing":
-            return NotFound(f"{said}: not found")
-        if status == 404:  # not by Stripe: it must not count as a deletion
+        if status == 404 and not code:  # not by Stripe: it must not count as a deletion
             return _unexpected(endpoint)
+        if status == 404 and code == "resource_missing" and _names(answer, object_id):
+            return NotFound(f"{said}: not found")
+        if status == 404:
+            return TransientSourceError(
+                f"{said}: that is not about what was asked for, so nothing counts as deleted; run"
+                " again later"
+            )
         if status == 401:
             return KeyRefused(f"{said}: the key is not accepted; correct {where}.api_key")
         if status == 403 and code == "account_invalid":
@@ -286,6 +306,14 @@ def _error(answer: _Answer) -> tuple[str, str, str]:
         return "", "", ""
 
 
+def _names(answer: _Answer, object_id: str | None) -> bool:
+    """Whether an error is about this object: Stripe quotes the id that it has looked for."""
+    message = str(json.loads(answer.content)["error"].get("message", ""))
+    return object_id is not None and (
+        f"'{object_id}'" in message or message.endswith(f": {object_id}")
+    )
+
+
 def _name(value: Any) -> str:
     is_name = isinstance(value, str) and _NAME.fullmatch(value) and redact(value) == value
     return value if is_name else ""
@@ -317,14 +345,12 @@ def _loads(body: bytes) -> Any:
             raise ValueError("nested too deep") from None
 
 
-def _parsed(answer: _Answer, endpoint: str) -> dict[str, Any]:
+def _parsed(body: bytes) -> Any:
+    """The value of an answer; None for what is no JSON."""
     try:
-        value = _loads(answer.content)
-    except ValueError as error:
-        raise _unexpected(endpoint) from error
-    if not isinstance(value, dict):
-        raise _unexpected(endpoint)
-    return value
+        return _loads(body)
+    except ValueError:
+        return None
 
 
 def _elements(body: bytes, values: Sequence[Any]) -> list[tuple[str | bytes, Any]]:
@@ -347,8 +373,13 @@ def _endpoint(path: str) -> str:
     return ".".join([name, *rest[1:]])
 
 
-def _unexpected(endpoint: str) -> TransientSourceError:
-    return TransientSourceError(
+def escaped(object_id: str) -> str:
+    """An id as a segment of a path, as stripe-python's `sanitize_id` has it."""
+    return urllib.parse.quote_plus(object_id)
+
+
+def _unexpected(endpoint: str) -> ForeignAnswer:
+    return ForeignAnswer(
         f"stripe: {endpoint} answered something else than the API's JSON (a proxy?); see"
         " api_base_url, or run again later"
     )

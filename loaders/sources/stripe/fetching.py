@@ -6,7 +6,7 @@ import collections
 import concurrent.futures
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from loaders.errors import SourceError
+from loaders.errors import ForeignAnswer, SourceError
 from loaders.items import Deleted, FetchRequest, Gone, Item, Listed, Unfetched
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.kinds import INVOICE_LINE, Kind
@@ -161,7 +161,7 @@ class Fetcher:
             # Raises when it is Stripe, or the way there: then no object is to blame.
             self._client.account_id(self._request)
             self._failed_in_a_row = 0
-        if attempts == 1:
+        if attempts == 1 or isinstance(error, ForeignAnswer):
             self._unfetched.setdefault(kind.name, {})[object_id] = None
             return
         yield Listed(1)

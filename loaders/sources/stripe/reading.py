@@ -15,6 +15,7 @@ from loaders.sources.stripe.client import (
     NotFound,
     RequestRefused,
     StripeClient,
+    escaped,
     is_object,
     not_advancing,
 )
@@ -81,6 +82,8 @@ class Reader:
             return Read(object_id, observed_at, is_gone=True)
         except OF_ONE_OBJECT as error:
             return Read(object_id, observed_at, error=error)
+        if value.get("id") != object_id:
+            return Read(object_id, observed_at, error=_another(kind))
         if value.get("deleted") is True:  # all that is left of it
             return Read(object_id, observed_at, is_gone=True)
         return self._read(kind, text, value, observed_at, object_id)
@@ -118,7 +121,8 @@ class Reader:
         passed: set[str] = set()
         while has_more:
             after = {"starting_after": lines[-1][1]["id"]} if lines else {}
-            page = self._client.page(self._request, f"/v1/invoices/{invoice_id}/lines", after)
+            path = f"/v1/invoices/{escaped(invoice_id)}/lines"
+            page = self._client.page(self._request, path, after, owner_id=invoice_id)
             has_more = page.has_more
             passed.update(after.values())
             if has_more and (not page.objects or page.objects[-1][1]["id"] in passed):
@@ -131,6 +135,13 @@ class Reader:
             )
             for line, value in lines
         ]
+
+
+def _another(kind: Kind) -> TransientSourceError:
+    return TransientSourceError(
+        f"stripe: {kind.name}: the answer is about another object than was asked for; run again"
+        " later"
+    )
 
 
 def _embedded_lines(

@@ -152,4 +152,6 @@ def _object_of(letter: DeadLetter) -> tuple[str, str] | None:
     kinds = kinds_of([letter.object_type])
     if letter.external_id is None or not kinds:
         return None
-    return kinds[0].name, letter.external_id.partition(":")[0]
+    if letter.object_type == INVOICE_LINE:
+        return kinds[0].name, letter.external_id.partition(":")[0]
+    return letter.object_type, letter.external_id
