@@ -36,6 +36,12 @@ def section(connection: Connection) -> str:
     return f"sources.{connection.source_system}.{connection.name}"
 
 
+def check_percent(value: float, where: str) -> None:
+    """Raise ConfigError for what is no percentage."""
+    if not 0 <= value <= 100:
+        raise ConfigError(f"{where}: expected a number from 0 to 100")
+
+
 def _number(kind: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         try:

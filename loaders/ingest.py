@@ -14,6 +14,7 @@ from loaders import batch_size, crashpoints, dead_letters, monitoring, transform
 from loaders.batch_size import FIRST, BatchSize
 from loaders.config import SOURCES
 from loaders.dead_letters import DeadLetter
+from loaders.deletions import Brake, DeletionsHeldBack
 from loaders.errors import LandfallError, LandingError, SourceError, TransformFailed, describe
 from loaders.items import (
     Cursor,
@@ -69,6 +70,8 @@ class IngestOptions:
     full_resync: bool = False
     retry: bool = False
     """Read the dead letters again, and nothing else."""
+    accept_deletions: bool = False
+    """Bury whatever vanished, however many there are."""
     objects: tuple[str, ...] | None = None
     """Object types asked for, where not all are; recorded here, the source has them already."""
     batch_size: int | None = None
@@ -137,6 +140,7 @@ class Ingestion:
         self._batch_size = BatchSize(FIRST, "first packages of this connection")
         self._settled: list[str] = []
         self._failures: dict[str, SourceError] = {}
+        self._vanished: dict[str, tuple[int, int]] = {}
         self._warehouse = warehouse
         self._open_source = open_source
         self._options = options
@@ -192,13 +196,16 @@ class Ingestion:
             self._go_on(request, landing)
             if not dry_run or self._has_erasures():
                 landing.erased = request.erased = request.stored.erased()
-            for item in itertools.chain(
-                self._replay(request, source, landing), source.fetch(request)
-            ):
+            brake = Brake(request)
+            items = itertools.chain(self._replay(request, source, landing), source.fetch(request))
+            for item in brake.guard(items):
                 crashpoints.reached("extract.first_object")
                 self._take(item, landing, tally)
             landing.flush()
-            self._settled, self._failures = request.settled, request.failures
+            self._vanished = brake.vanished
+            # A letter may be settled by a tombstone that is held back.
+            self._settled = [] if brake.vanished else request.settled
+            self._failures = request.failures
         except LandingError:
             self.job.step = "land"
             raise
@@ -321,6 +328,8 @@ class Ingestion:
             if result.error:
                 raise result.error
             dead_letters.forget(self._warehouse, self._settled)
+            if self._vanished:
+                raise DeletionsHeldBack(self._command(), self._vanished)
             if self._failures:
                 raise PartlyFetched(self._failures)
             if telemetry["new_dead_letters"]:
@@ -347,6 +356,12 @@ class Ingestion:
                 }
             )
             self.summary.duration_seconds = self.job.duration_seconds
+
+    def _command(self) -> str:
+        """What a person types for this run."""
+        retry = "retry " if self._options.retry else ""
+        named = f"{self.job.source_system} --connection {self.job.connection_name}"
+        return f"run.py {retry}{named}"
 
     def _has_erasures(self) -> bool:
         """Whether anything can have been erased; looking creates nothing."""
@@ -395,5 +410,6 @@ class Ingestion:
             until=options.until,
             full_resync=options.full_resync,
             retry=options.retry,
+            accept_deletions=options.accept_deletions,
             dry_run=dry_run,
         )

@@ -48,11 +48,16 @@ class Observed:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Deleted:
-    """The source says that this object, once there, is no more: a tombstone."""
+    """The source says that this object, once there, is no more: a tombstone.
+
+    `with_owner` is set for a part that goes with its owner, or that its owner, which was read
+    whole, has no more: it vanishes by the word of that object, and not by itself.
+    """
 
     object_type: str
     external_id: str
     observed_at: dt.datetime
+    with_owner: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,6 +166,10 @@ class FetchRequest:
     full_resync: bool = False
     retry: bool = False
     """Read the dead letters again, and nothing else."""
+    accept_deletions: bool = False
+    """Bury whatever vanished, however many there are."""
+    max_deletions_percent: float = 5.0
+    """Set by the source: of the held objects of a type, so many may vanish in a run."""
     dry_run: bool = False
     """Nothing is landed: `stored` stays as it was."""
     mode: str = "full"

@@ -188,6 +188,7 @@ def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Wareh
         since=options.since,
         until=options.until,
         full_resync=options.full_resync,
+        accept_deletions=options.accept_deletions,
         objects=options.objects,
         batch_size=options.batch_size,
         max_duration=options.max_duration,
@@ -223,7 +224,8 @@ def _retry(options: argparse.Namespace, connection: Connection, warehouse: Wareh
         return 0
     access = AccessOptions(options.sandbox_size)
     with _ingestions(connection, warehouse, access) as new_ingestion:
-        _run(new_ingestion(IngestOptions(retry=True)))
+        asked = IngestOptions(retry=True, accept_deletions=options.accept_deletions)
+        _run(new_ingestion(asked))
     return 0
 
 

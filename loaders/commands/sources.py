@@ -58,6 +58,7 @@ def _add_retry(commands: Any) -> None:
     )
     retry.add_argument("source", nargs="?", choices=SOURCES, help="default: what is configured")
     add_connections(retry, "all")
+    _add_accept_deletions(retry)
     add_sandbox_size(retry)
     retry.set_defaults(dry_run=False)
 
@@ -69,6 +70,7 @@ def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
     parser.add_argument(
         "--full-resync", action="store_true", help="read everything again, held or not"
     )
+    _add_accept_deletions(parser)
     parser.add_argument(
         "--batch-size",
         type=positive_or_auto,
@@ -93,6 +95,15 @@ def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
         "--dry-run", action="store_true", help="fetch and count; write nothing, not even events"
     )
     add_sandbox_size(parser, unit)
+
+
+def _add_accept_deletions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--accept-deletions",
+        action="store_true",
+        help="bury what vanished, also where that is more than 10 objects and more than"
+        " max_deletions_percent of their type, which fails a run without it",
+    )
 
 
 def _fetch(options: argparse.Namespace) -> int:

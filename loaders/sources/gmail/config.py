@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from loaders.config import Connection
-from loaders.connection_options import read_options, section
+from loaders.connection_options import check_percent, read_options, section
 from loaders.errors import ConfigError
 
 SCOPES = ("https://www.googleapis.com/auth/gmail.readonly",)
@@ -56,6 +56,8 @@ class GmailConfig:
     """Attachments up to this size are stored as objects too; 0 stores none."""
     labels_interval_hours: float = 24.0
     """How often labels and the profile are read."""
+    max_deletions_percent: float = 5.0
+    """Of the held objects of a type, so many may vanish in a run without --accept-deletions."""
     quota: str = "current"
     units_per_minute: int = 0
     """Quota units a minute; 0 for that of `quota`."""
@@ -84,6 +86,7 @@ class GmailConfig:
         for name in ("units_per_minute", "attachment_max_bytes", "label_change_units"):
             if getattr(config, name) < 0:
                 raise ConfigError(f"{where}.{name}: expected a number from 0 on")
+        check_percent(config.max_deletions_percent, f"{where}.max_deletions_percent")
         if unknown := config.unit_costs.keys() - _LEGACY_COSTS.keys():
             raise ConfigError(
                 f"{where}.unit_costs: unknown method {', '.join(sorted(unknown))};"

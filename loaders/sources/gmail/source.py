@@ -53,6 +53,7 @@ class GmailSource:
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""
+        request.max_deletions_percent = self._client.config.max_deletions_percent
         if request.retry:
             return self._retry(request)
         if request.since is not None or request.until is not None:

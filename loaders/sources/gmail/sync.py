@@ -229,7 +229,7 @@ class MailboxSync:
         for external_id in sorted(attachments):
             if external_id.partition(":")[0] in message_ids:
                 yield Listed(1)
-                yield Deleted(ATTACHMENT, external_id, observed_at)
+                yield Deleted(ATTACHMENT, external_id, observed_at, with_owner=True)
 
     def _settle_gone(self) -> Iterator[Item]:
         """What became of messages that were not there to be read: tombstones of held ones."""

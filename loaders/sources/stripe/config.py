@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from loaders.config import Connection
-from loaders.connection_options import read_options, section
+from loaders.connection_options import check_percent, read_options, section
 from loaders.errors import ConfigError
 from loaders.sources.stripe.kinds import OBJECT_TYPES
 
@@ -40,6 +40,8 @@ class StripeConfig:
     """Requests a second at one endpoint: a list, or the single reads of a kind."""
     event_overlap_seconds: int = 300
     """Events that turn up so long after their time are not missed."""
+    max_deletions_percent: float = 5.0
+    """Of the held objects of a type, so many may vanish in a run without --accept-deletions."""
     workers: int = 16
     max_attempts: int = 8
     backoff_seconds: float = 0.5
@@ -62,6 +64,7 @@ class StripeConfig:
         for name in ("endpoint_requests_per_second", "timeout_seconds"):
             if getattr(config, name) <= 0:
                 raise ConfigError(f"{where}.{name}: expected a number above 0")
+        check_percent(config.max_deletions_percent, f"{where}.max_deletions_percent")
         if not config.api_base_url.startswith(("https://", "http://")):
             raise ConfigError(f"{where}.api_base_url: expected an address with https://")
         return config

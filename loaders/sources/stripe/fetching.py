@@ -152,7 +152,7 @@ class Fetcher:
         there = {item.external_id for item in read.observed}
         for key in sorted(held.lines(read.object_id) - there):
             yield Listed(1)
-            yield Deleted(INVOICE_LINE, key, read.observed_at)
+            yield Deleted(INVOICE_LINE, key, read.observed_at, with_owner=True)
 
     def _fail(self, kind: Kind, object_id: str, error: SourceError) -> Iterator[Item]:
         self._failed_in_a_row += 1

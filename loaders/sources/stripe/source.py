@@ -59,6 +59,7 @@ class StripeSource:
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""
+        request.max_deletions_percent = self._client.config.max_deletions_percent
         positions = read_positions(request.stored)
         account = self._client.account_id(request)
         check_account(positions, account, is_live=self._client.config.is_live)
