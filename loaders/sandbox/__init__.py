@@ -133,7 +133,8 @@ class Sandbox:
         None. `tokens_expired`: True refuses (401) every access token but those given out at
         /token from now on; False takes any again. `token_requests`: n makes tokens expire like
         that after every n requests; None doesn't. `stripe_clock_offset`: seconds that Stripe's
-        clock is ahead of this machine's. `stripe_late_events`: seconds by which new events show
+        clock is ahead of this machine's. `stripe_date_offset`: seconds that the Date of answers is
+        ahead of that, as a proxy's may be. `stripe_late_events`: seconds by which new events show
         up later than they say. `stripe_limit`: None or {"per_second": n}, for each key.
         `stripe_permissions`: {key: kinds it may read}; keys not in it may read all.
         """

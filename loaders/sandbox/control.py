@@ -23,7 +23,8 @@ from loaders.sandbox.wire import Api, Request, Response, json_response
 _IDS_PER_CHUNK = 5_000
 _SETTINGS = {
     "latency", "quota", "history_expired_before", "tokens_expired", "token_requests",
-    "stripe_clock_offset", "stripe_late_events", "stripe_limit", "stripe_permissions",
+    "stripe_clock_offset", "stripe_date_offset", "stripe_late_events", "stripe_limit",
+    "stripe_permissions",
 }  # fmt: skip
 
 
@@ -140,6 +141,8 @@ class Control:
     def _set_stripe_settings(self, body: Any) -> None:
         if "stripe_clock_offset" in body:
             self.books.clock_offset = float(body["stripe_clock_offset"])
+        if "stripe_date_offset" in body:
+            self.books.date_offset = float(body["stripe_date_offset"])
         if "stripe_late_events" in body:
             self.books.late_event_seconds = float(body["stripe_late_events"])
         if "stripe_limit" in body:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -60,8 +59,11 @@ def request_() -> FetchRequest:
     )
 
 
-def deletions(count: int, object_type: str = "widget", **options: bool) -> list[Item]:
-    return [Deleted(object_type, f"{object_type}{n}", at(n), **options) for n in range(count)]
+def deletions(count: int, object_type: str = "widget", *, with_owner: bool = False) -> list[Item]:
+    return [
+        Deleted(object_type, f"{object_type}{n}", at(n), with_owner=with_owner)
+        for n in range(count)
+    ]
 
 
 def guarded(request: FetchRequest, items: Sequence[Item]) -> tuple[list[Item], Brake]:
@@ -104,7 +106,7 @@ def test_what_is_believed_lands_before_the_cursors_that_cover_it(request_: Fetch
 
 def test_a_deletion_that_is_told_twice_counts_once(request_: FetchRequest) -> None:
     items, brake = guarded(request_, [*deletions(6), *deletions(6)])
-    assert items == [Listed(-1)] * 6 + deletions(6)
+    assert items == [*[Listed(-1)] * 6, *deletions(6)]
     assert not brake.vanished
 
 
@@ -112,13 +114,14 @@ def test_parts_that_go_with_their_owner_do_not_count(request_: FetchRequest) -> 
     parts = deletions(150, with_owner=True)
     assert guarded(request_, parts)[0] == parts
     twice = [*deletions(150), *parts]
-    assert guarded(request_, twice)[0] == [Listed(-1)] * 150 + parts
+    assert guarded(request_, twice)[0] == [*[Listed(-1)] * 150, *parts]
 
 
 @pytest.mark.parametrize("option", ["accept_deletions", "dry_run"])
 def test_what_is_accepted_passes_as_it_comes(request_: FetchRequest, option: str) -> None:
     stream = [*deletions(MANY), cursor_item(1, n=1), STATE]
-    assert guarded(dataclasses.replace(request_, **{option: True}), stream)[0] == stream
+    setattr(request_, option, True)
+    assert guarded(request_, stream)[0] == stream
 
 
 # ---- whole runs
@@ -278,7 +281,7 @@ def test_a_connection_may_allow_more(
         run = run_stripe(warehouse, account, max_deletions_percent=100.0)
     assert run.error is None
     assert run.counts["deleted"] == MANY
-    assert MANY == sum(row["deleted_at"] is not None for row in stored(warehouse).values())
+    assert sum(row["deleted_at"] is not None for row in stored(warehouse).values()) == MANY
 
 
 @pytest.mark.slow
@@ -293,6 +296,5 @@ def test_lines_that_an_invoice_has_no_more_are_its_own_word(
     run = run_stripe(warehouse, account)
     assert run.error is None
     lines = rows(warehouse, "invoice_line").items()
-    assert 30 == sum(
-        key.startswith(invoice) and row["deleted_at"] is not None for key, row in lines
-    )
+    gone = [key for key, row in lines if key.startswith(invoice) and row["deleted_at"]]
+    assert len(gone) == 30

@@ -24,8 +24,8 @@ from .test_stripe_sync import assert_mirrors, completed, rows
 pytestmark = pytest.mark.timeout(120)
 
 CHOSEN = [
-    "Professional+", "Professional ", "shoes/red", "shoes", "50%", "50%25", "what?", "#1", "a&b=c",
-    "größe 42½", "お茶", "🦆", "a:b", "a\\b", "it's \"quoted\"", "%2e%2e", "...", "a;b,c", "{x}", "~*",
+    "Professional+", "Professional ", "shoes/red", "shoes", "50%", "50%25", "what?", "#1",
+    "a&b=c", "größe 42½", "お茶", "🦆", "a:b", "a\\b", "it's \"quoted\"", "%2e%2e", "...", "a;b,c", "{x}", "~*",
 ]  # fmt: skip
 UNREADABLE = [".", ".."]
 """Segments that every HTTP client takes out of an address, Stripe's own too."""
@@ -110,7 +110,8 @@ def test_an_answer_about_something_else_is_neither_a_state_nor_a_deletion(
     server.answers = [answer]
     read = Reader(new_client(server.url), new_request()).one(kind, "a b")
     assert isinstance(read.error, TransientSourceError)
-    assert not read.is_gone and not read.observed
+    assert not read.is_gone
+    assert not read.observed
     assert "a b" not in str(read.error)  # merchants' ids may be content
 
 
@@ -118,7 +119,8 @@ def test_an_answer_about_something_else_is_neither_a_state_nor_a_deletion(
 def test_an_answer_about_what_was_asked_for_is_a_deletion(server: Server, answer: Answer) -> None:
     server.answers = [answer]
     read = Reader(new_client(server.url), new_request()).one(KINDS["price"], "a b")
-    assert read.is_gone and read.error is None
+    assert read.is_gone
+    assert read.error is None
 
 
 def test_what_is_not_found_is_not_named(server: Server) -> None:
@@ -133,7 +135,8 @@ def test_lines_that_are_not_there_are_no_deletion_of_another_invoice(
 ) -> None:
     server.answers = [Answer(body=b'{"id":"in_1","object":"invoice"}'), answer]
     read = Reader(new_client(server.url), new_request()).one(KINDS[INVOICE], "in_1")
-    assert isinstance(read.error, TransientSourceError) and not read.is_gone
+    assert isinstance(read.error, TransientSourceError)
+    assert not read.is_gone
 
 
 def test_a_list_that_is_not_there_is_no_missing_object(server: Server) -> None:

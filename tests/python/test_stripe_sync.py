@@ -362,8 +362,26 @@ def test_a_clock_that_is_behind_misses_nothing(warehouse: Warehouse, account: Sa
     completed(run_stripe(warehouse, account))
     account.settings(stripe_clock_offset=0)
     account.change_stripe(update={"customer": 2}, create={"charge": 1})
-    # Its events lie an hour before the position: beyond the overlap they are for a resync.
-    completed(run_stripe(warehouse, account, event_overlap_seconds=4000))
+    # Its events lie an hour before what Stripe's clock said, as if it had been ahead.
+    completed(run_stripe(warehouse, account))
+    assert_mirrors(warehouse, account)
+
+
+@pytest.mark.parametrize("seconds", [600, -600, 20_000, -20_000])
+@pytest.mark.parametrize("has_events", [True, False])
+def test_a_date_that_is_not_stripe_s_misses_nothing(
+    warehouse: Warehouse, account: Sandbox, seconds: int, has_events: bool
+) -> None:
+    """A proxy's: positions go by what was seen, and by a clock for what is a day old alone."""
+    change = {"update": {"customer": 2}, "create": {"charge": 1, "price": 1}, "settle": 10_000}
+    if has_events:
+        account.change_stripe(**change)
+    for offset in (seconds, 0, seconds):
+        account.settings(stripe_date_offset=offset)
+        completed(run_stripe(warehouse, account))
+        account.change_stripe(**change)
+    account.settings(stripe_date_offset=0)
+    completed(run_stripe(warehouse, account))
     assert_mirrors(warehouse, account)
 
 

@@ -112,7 +112,7 @@ class StripeApi:
 
     def _with_headers(self, response: Response, version: str = API_VERSION) -> Response:
         response.headers |= {
-            "Date": formatdate(self._books.now(), usegmt=True),
+            "Date": formatdate(self._books.now() + self._books.date_offset, usegmt=True),
             "Request-Id": f"req_{secrets.token_hex(7)}",
             "Stripe-Version": version,
         }

@@ -31,6 +31,7 @@ class Books:
             CONNECTED_ACCOUNT: Account(self.file, 1, connected, CONNECTED_ACCOUNT),
         }
         self.clock_offset = 0.0
+        self.date_offset = 0.0
         self.late_event_seconds = 0.0
 
     def now(self) -> int:

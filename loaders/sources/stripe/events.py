@@ -20,6 +20,9 @@ from loaders.sources.stripe.kinds import KINDS
 KEPT_DAYS = 28
 """Stripe keeps events for 30 days; the other two are for the run to come through."""
 _PATH = "/v1/events"
+CLOCK_ERROR = 86_400
+"""Seconds that an answer's Date may be ahead, as it may be a proxy's: of what is older than that
+by its word all events are there, of what is newer only those before one that was seen."""
 _EVENTS_AT_ONCE = 10_000
 """Events of a window, at most, unless they are of one second."""
 # Stripe tells of these objects and not of the charge that they change.
@@ -51,6 +54,26 @@ class Window:
     """Whether a wider one would have done."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Crowded:
+    """A window has too many events: where to end instead, and what the feed reaches to."""
+
+    before: int
+    reached: int
+
+
+def known_until(now: int, seen: Iterable[int]) -> int:
+    """Up to when nothing new can turn up, but for what comes late: as far as something was `seen`,
+    and a day before `now`, the clock of the last answer (all in Unix seconds)."""
+    return max([now - CLOCK_ERROR, *(at for at in seen if at <= now)])
+
+
+def newest_event(client: StripeClient, request: FetchRequest, now: int) -> int:
+    """Where the feed stands: known_until, by its newest event. Raises what StripeClient raises."""
+    page = client.page(request, _PATH, {"created[lte]": now}, limit=1)
+    return known_until(now, (_seconds(value.get("created")) for _, value in page.objects))
+
+
 def read_windows(client: StripeClient, request: FetchRequest, since: int) -> Iterator[Window]:
     """Yield the events from `since` on (Unix seconds, inclusive), window after window.
 
@@ -58,10 +81,11 @@ def read_windows(client: StripeClient, request: FetchRequest, since: int) -> Ite
     Raises what StripeClient raises.
     """
     before: int | None = None
+    reached: int | None = None
     while True:
-        window = _read_window(client, request, since, before)
-        if isinstance(window, int):
-            before = window
+        window = _read_window(client, request, since, before, reached)
+        if isinstance(window, _Crowded):
+            before, reached = window.before, reached or window.reached
             continue
         yield window
         if window.is_last:
@@ -72,40 +96,42 @@ def read_windows(client: StripeClient, request: FetchRequest, since: int) -> Ite
 
 
 def _read_window(
-    client: StripeClient, request: FetchRequest, since: int, before: int | None
-) -> Window | int:
-    """The events of [since, before); where to end instead when there are too many of them."""
+    client: StripeClient,
+    request: FetchRequest,
+    since: int,
+    before: int | None,
+    reached: int | None,
+) -> Window | _Crowded:
+    """The events of [since, before). The last window is that after which there were none."""
     parameters: dict[str, Any] = {"created[gte]": since}
     if before is not None:
         parameters["created[lt]"] = before
     events: dict[str, Event] = {}
     passed: set[str] = set()
-    newest = served_at = None
-    count = 0
+    served_at = None
+    seen: list[int] = []
     while True:
         page = client.page(request, _PATH, parameters)
         served_at = served_at or page.served_at or dt.datetime.now(dt.UTC)
         times = [_seconds(value.get("created")) for _, value in page.objects]
-        newest = newest if newest is not None else max(times, default=None)
         for _, value in page.objects:
             events.update((event.event_id + event.object_id, event) for event in _changes(value))
-        count += len(page.objects)
+        seen += times
         if not page.has_more:
             break
         if not times or page.objects[-1][1]["id"] in passed:
             raise not_advancing("events")
         parameters["starting_after"] = page.objects[-1][1]["id"]
         passed.add(parameters["starting_after"])
-        end = before if before is not None else int(served_at.timestamp()) + 1
-        if count >= _EVENTS_AT_ONCE and end - since > 1:
-            assert newest is not None
+        end = before if before is not None else seen[0] + 1
+        if len(seen) >= _EVENTS_AT_ONCE and end - since > 1:
             # About half as many as were read, were it as busy in those days.
-            return since + max(1, min((newest - times[-1]) // 2, (end - since) // 2))
-    now = int(served_at.timestamp())
-    is_last = before is None or before > now
-    until = now if is_last or before is None else before
+            width = max(1, min((seen[0] - times[-1]) // 2, (end - since) // 2))
+            return _Crowded(since + width, known_until(int(served_at.timestamp()), seen))
+    is_last = before is None or reached is None or before > reached
+    until = known_until(int(served_at.timestamp()), seen) if is_last or before is None else before
     in_order = sorted(events.values(), key=lambda event: event.at)
-    return Window(in_order, until, is_last, is_sparse=count < _EVENTS_AT_ONCE // 4)
+    return Window(in_order, until, is_last, is_sparse=len(seen) < _EVENTS_AT_ONCE // 4)
 
 
 def _changes(event: Mapping[str, Any]) -> Iterator[Event]:

@@ -21,14 +21,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from loaders.errors import SourceError
 from loaders.items import Cursor, Deleted, FetchRequest, Item, Land, Listed
 from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, StripeClient
-from loaders.sources.stripe.events import KEPT_DAYS, Event, Window, changed_objects, read_windows
+from loaders.sources.stripe.events import (
+    KEPT_DAYS,
+    Event,
+    Window,
+    changed_objects,
+    known_until,
+    newest_event,
+    read_windows,
+)
 from loaders.sources.stripe.fetching import Fetcher, Held
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind, kinds_of
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.position import Position, Slice
-from loaders.sources.stripe.reading import OF_ONE_OBJECT, slices
+from loaders.sources.stripe.reading import OF_ONE_OBJECT, Read, created_seconds, slices
 
-_MAX_SEEN = 1_000
+_MAX_SEEN = 10_000
 """Event ids that a position keeps; what more events are about is read once more."""
 _STEP = 200
 """Objects read again after which the position moves along."""
@@ -70,6 +78,8 @@ class AccountSync:
         self._positions: dict[str, Position] = {}
         self._due: dict[str, list[str]] = {}
         self._unread: dict[str, tuple[str, ...]] = {}
+        self._now = 0
+        self._feed_stands_at: int | None = None
         failures = {
             (name, object_id): 1
             for name, position in self._before.items()
@@ -79,9 +89,9 @@ class AccountSync:
 
     def items(self) -> Iterator[Item]:
         """Yield what changed. Raises SourceError and TransientSourceError."""
-        now = int(self._client.served_at.timestamp())
+        self._now = int(self._client.served_at.timestamp())
         for kind in self._kinds:
-            self._positions[kind.name] = self._begin(kind, now)
+            self._positions[kind.name] = self._begin(kind, self._now)
         self._request.mode = self._mode()
         yield from self._read_unfetched()
         yield from self._read_due()
@@ -107,7 +117,7 @@ class AccountSync:
         # A list may leave something out that the feed tells of.
         has_feed = before is not None and kind.has_events and not is_expired
         return Position(
-            until=before.until if before is not None and has_feed else now,
+            until=before.until if before is not None and has_feed else self._pinned(kind),
             livemode=self._config.is_live,
             account=self._account,
             covers=chosen,
@@ -116,6 +126,17 @@ class AccountSync:
             seen=before.seen if before is not None and has_feed else (),
             unfetched=before.unfetched if before is not None else (),
         )
+
+    def _pinned(self, kind: Kind) -> int:
+        """Where a kind that is about to be listed stands: no change after that may be missed."""
+        if not kind.has_events:
+            return known_until(self._now, ())
+        if self._feed_stands_at is None:
+            try:
+                self._feed_stands_at = newest_event(self._client, self._request, self._now)
+            except _OF_ONE_KIND:  # following the feed says so
+                self._feed_stands_at = known_until(self._now, ())
+        return self._feed_stands_at
 
     def _is_first(self, kind: Kind) -> bool:
         """Whether nothing of a kind was ever stored: parts may be, without a position."""
@@ -149,7 +170,6 @@ class AccountSync:
                 self._due[kind.name] = sorted(one.key for one in older)
         return dataclasses.replace(
             position,
-            until=now,
             slices=(*slices(kind, since), *again),
             pending_since=min([since, *(one.created for one in pending)]),
         )
@@ -237,6 +257,8 @@ class AccountSync:
                 listing.failures[kind.name] = error
                 continue
             position = dataclasses.replace(self._position(kind), slices=listing.left(kind))
+            if not kind.has_events:
+                position = dataclasses.replace(position, until=self._listed_until(position, reads))
             yield from self._move(kind, position)
         for name, failure in listing.failures.items():
             self._fail(name, failure)
@@ -245,6 +267,13 @@ class AccountSync:
         for kind in kinds:
             if not listing.left(kind) and kind.name not in listing.failures:
                 yield from self._end_listing(kind)
+
+    def _listed_until(self, position: Position, reads: Sequence[Read]) -> int:
+        """Of a kind without events: up to the newest object that was listed."""
+        items = (item for read in reads for item in read.observed)
+        created = (created_seconds(item.value) for item in items)
+        seen = (seconds for seconds in created if seconds is not None)
+        return max(position.until, known_until(self._now, seen))
 
     def _new_listing(self) -> Listing:
         fetcher = self._fetcher
