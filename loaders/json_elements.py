@@ -55,6 +55,25 @@ def json_member(text: str, member: str) -> str | None:
     return text[position:end]
 
 
+def json_parts(text: str) -> Iterator[tuple[int, int, str | None, Any]]:
+    """Yield (start, end, name, value) of each member of an object; of an array's elements, without
+    a name. Raises ValueError for what is neither."""
+    start = _skip(text, 0)
+    is_object = text[start : start + 1] == "{"
+    position = _expect(text, start, "{" if is_object else "[")
+    closing = "}" if is_object else "]"
+    while text[position : position + 1] != closing:
+        name = None
+        if is_object:
+            name, position = _scan(text, position)
+            position = _expect(text, _skip(text, position), ":")
+        value, end = _scan(text, position)
+        yield position, end, name, value
+        position = _skip(text, end)
+        if text[position : position + 1] != closing:
+            position = _expect(text, position, ",")
+
+
 def _find(text: str, member: str) -> int | None:
     """Where the value of a member begins."""
     position = _expect(text, _skip(text, 0), "{")

@@ -239,7 +239,7 @@ def test_a_mass_deletion_fails_every_run_until_it_is_accepted(
         # What is read whole once more is gone on with by the next run.
         failed = run(full_resync=options.get("full_resync", False) and attempt == 0)
         assert isinstance(failed.error, DeletionsHeldBack), failed.error
-        assert f"{MANY} of {len(held)} {object_type} object(s) vanished" in str(failed.error)
+        assert f"{object_type} object(s) vanished at once" in str(failed.error)
         command = f"run.py {source} --connection acct1 --accept-deletions"
         assert str(failed.error).endswith(command)
         assert_accounted(failed.telemetry)
@@ -253,13 +253,15 @@ def test_a_mass_deletion_fails_every_run_until_it_is_accepted(
         assert "deleted" not in failed.counts
         assert live_ids(warehouse, source, object_type) >= held
         if attempt == 0:
+            assert str(failed.error).startswith(f"{MANY} of {len(held)} ")
             assert failed.counts["inserted"]  # all else is stored
     accepted = run(accept_deletions=True, full_resync=False)
     assert accepted.error is None, accepted.error
     assert accepted.counts["deleted"] >= MANY
     assert len(held - live_ids(warehouse, source, object_type)) == MANY
     again = run(full_resync=False)
-    assert (again.error, again.counts) == (None, {})
+    assert again.error is None
+    assert "deleted" not in again.counts
 
 
 @pytest.mark.slow

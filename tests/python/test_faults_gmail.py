@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from google.oauth2.credentials import Credentials
 
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import ForeignAnswer, SourceError, TransientSourceError
 from loaders.items import FetchRequest
 from loaders.pacing import TokenBucket
 from loaders.sandbox import Sandbox
@@ -184,21 +184,70 @@ def test_gmail_s_error_may_have_any_body(sandbox: Sandbox, status: int, body: st
     assert str(status) in str(error)
 
 
-@pytest.mark.parametrize("method", ["messages.get", "threads.get", "messages.list", "getProfile"])
-def test_a_proxy_s_page_is_no_answer_of_gmail(sandbox: Sandbox, method: str) -> None:
+METHODS: dict[str, tuple[Callable[[GmailClient, FetchRequest, str], object], dict[str, Any]]] = {
+    "getProfile": (lambda client, request, _: client.profile(request), {"historyId": "7"}),
+    "labels.list": (lambda client, request, _: client.labels(request), {"labels": []}),
+    "messages.list": (
+        lambda client, request, _: list(client.message_refs(request)),
+        {"resultSizeEstimate": 0},
+    ),
+    "history.list": (
+        lambda client, request, _: list(client.history(request, "1")),
+        {"historyId": "7"},
+    ),
+    "messages.get": (lambda client, request, key: client.message(request, key), {"id": "m"}),
+    "threads.get": (
+        lambda client, request, key: list(client.thread_messages(request, key)),
+        {"messages": []},
+    ),
+    "messages.attachments.get": (
+        lambda client, request, key: client.attachment(request, key, "a"),
+        {"size": 0, "data": ""},
+    ),
+}
+JSON = "application/json; charset=UTF-8"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [(HTML, "text/html"), (HTML, JSON), ("", JSON), ('{"id": "m", "labels": [', JSON)],
+    ids=["HTML", "HTML called JSON", "empty", "cut off"],
+)
+def test_a_success_of_gmail_without_json_is_asked_for_again(
+    sandbox: Sandbox, method: str, body: str, content_type: str
+) -> None:
     """Above all it is no message: stored as a dead letter, it would never be read again."""
-    fault(sandbox, method, status=200, body=HTML)
-    client = new_client(sandbox.base_url)
+    call, good = METHODS[method]
+    bad: dict[str, Any] = {"status": 200, "body": body, "content_type": content_type}
+    client, request = new_client(sandbox.base_url), new_request()
     message_id = sandbox.live_ids()[0]
-    call: Callable[[FetchRequest], object] = {
-        "messages.get": lambda request: client.message(request, message_id),
-        "threads.get": lambda request: list(client.thread_messages(request, message_id)),
-        "messages.list": lambda request: list(client.message_refs(request)),
-        "getProfile": client.profile,
-    }[method]
-    error = failure(call)
-    assert type(error) is TransientSourceError
+    match = {"match": {"method": method}}
+    sandbox.set_faults(
+        [{**match, "times": ATTEMPTS - 1, "action": bad}, {**match, "action": {"json": good}}]
+    )
+    call(client, request, message_id)
+    assert (request.usage.api_calls, request.usage.retries) == (ATTEMPTS, ATTEMPTS - 1)
+
+    fault(sandbox, method, **bad)
+    error = failure(lambda request: call(client, request, message_id))
+    assert type(error) is ForeignAnswer
+    assert error.retryable
     assert f"{method} answered something else than the API's JSON" in str(error)
+
+
+IDS = ["a/b", "a+b", "a b", "50%", "what?", "#1", "größe", "🦆", "..", "a:b", "{x}"]
+
+
+@pytest.mark.parametrize("object_id", IDS)
+def test_an_id_is_escaped_as_google_s_client_does(sandbox: Sandbox, object_id: str) -> None:
+    """The rules answer for that id of that method alone; anything else is refused."""
+    client = new_client(sandbox.base_url)
+    for method in ("messages.get", "threads.get", "messages.attachments.get"):
+        call, good = METHODS[method]
+        match = {"method": method, "id": object_id}
+        sandbox.set_faults([{"match": match, "action": {"json": good}}])
+        call(client, new_request(), object_id)
 
 
 @pytest.mark.parametrize("body", [HTML, "", "{}", '{"message": "no Route matched"}'])
@@ -206,7 +255,7 @@ def test_a_404_that_is_not_gmail_s_is_no_deletion(sandbox: Sandbox, body: str) -
     fault(sandbox, "messages.get", status=404, body=body, content_type="application/json")
     client = new_client(sandbox.base_url)
     error = failure(lambda request: client.message(request, sandbox.live_ids()[0]))
-    assert type(error) is TransientSourceError
+    assert type(error) is ForeignAnswer
     assert "answered something else" in str(error)
 
 

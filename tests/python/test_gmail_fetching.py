@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from google.oauth2.credentials import Credentials
 
-from loaders.errors import Cancelled, TransientSourceError
+from loaders.errors import Cancelled, ForeignAnswer, TransientSourceError
 from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Usage
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import GmailConfig
@@ -212,3 +212,29 @@ def test_reading_ends_when_what_could_be_read_cannot_be_read_any_more() -> None:
     assert list(fetcher.unfetched) == ["c"]
     assert "b" in calls[2:]
     fetcher.require_an_answer()
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_another_message_than_was_asked_for_is_no_state(hidden: bool) -> None:
+    label = "TRASH" if hidden else "INBOX"
+
+    def message(message_id: str) -> bytes:
+        asked = "other" if message_id == "a" else message_id
+        return b'{"id":"%b","labelIds":["%b"]}' % (asked.encode(), label.encode())
+
+    fetcher = new_fetcher(ScriptedClient(message))
+    items = read(fetcher, "a")
+    assert items == []
+    assert "a" not in fetcher.gone
+    assert list(fetcher.unfetched) == ["a"]
+
+
+def test_what_somebody_else_answers_is_never_set_aside() -> None:
+    def message(message_id: str) -> bytes:
+        if message_id == "a":
+            raise ForeignAnswer("gmail: messages.get answered something else")
+        return b"{}"
+
+    fetcher = new_fetcher(ScriptedClient(message), a=5)
+    assert [item.external_id for item in read(fetcher, "b", "a")] == ["b"]  # type: ignore[union-attr]
+    assert list(fetcher.unfetched) == ["a"]

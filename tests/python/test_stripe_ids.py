@@ -25,7 +25,8 @@ pytestmark = pytest.mark.timeout(120)
 
 CHOSEN = [
     "Professional+", "Professional ", "shoes/red", "shoes", "50%", "50%25", "what?", "#1",
-    "a&b=c", "größe 42½", "お茶", "🦆", "a:b", "a\\b", "it's \"quoted\"", "%2e%2e", "...", "a;b,c", "{x}", "~*",
+    "a&b=c", "größe 42½", "お茶", "🦆", "a:b", "a\\b", "it's \"quoted\"", "%2e%2e",
+    "...", "a;b,c", "{x}", "~*",
 ]  # fmt: skip
 UNREADABLE = [".", ".."]
 """Segments that every HTTP client takes out of an address, Stripe's own too."""

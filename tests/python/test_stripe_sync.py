@@ -685,6 +685,22 @@ def test_an_object_that_keeps_failing_is_set_aside_and_retried(
     assert_mirrors(warehouse, account)
 
 
+def test_an_object_whose_answer_is_no_json_is_never_set_aside(
+    warehouse: Warehouse, account: Sandbox
+) -> None:
+    completed(run_stripe(warehouse, account))
+    [bad, _] = account.change_stripe(update={"customer": 2})["affected"]["update"]
+    match = {"method": "customers.get", "id": bad}
+    account.set_faults([{"match": match, "times": None, "action": {"body": "<html>"}}])
+    for _ in range(3):
+        run = run_stripe(warehouse, account)
+        assert isinstance(run.error, FetchIncomplete)
+        assert (run.telemetry["unfetched"], run.telemetry["dead_lettered"]) == (1, 0)
+    account.set_faults([])
+    completed(run_stripe(warehouse, account))
+    assert_mirrors(warehouse, account)
+
+
 def test_an_outage_sets_nothing_aside(warehouse: Warehouse, account: Sandbox) -> None:
     completed(run_stripe(warehouse, account))
     account.change_stripe(update={"customer": 12, "charge": 12})

@@ -40,9 +40,9 @@ def apply_stripe_changes(books: Books, request: dict[str, Any]) -> dict[str, Any
     Keys of `request`, a number always picking that many objects deterministically:
     "create", "update", "update_silently" (no event), "delete": {kind: n or ids}, ids to create of
     customers, products and prices only; "refund", "dispute": n or charge ids; "payout": n;
-    "settle": n or ids of balance transactions, without an event; "finalize", "pay": n or invoice ids; "add_lines": {invoice id:
-    n}; "remove_lines": {invoice id: n or line ids}; "account": the id of the account that the
-    keys after it are about (default: the platform's).
+    "settle": n or ids of balance transactions, without an event; "finalize", "pay": n or invoice
+    ids; "add_lines": {invoice id: n}; "remove_lines": {invoice id: n or line ids}; "account": the
+    id of the account that the keys after it are about (default: the platform's).
 
     The answer is {"affected": {key: ids}}; ids are of what was created, or else of what was
     changed. Raises ValueError for a malformed request and for an unknown object: keys before it

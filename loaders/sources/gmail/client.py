@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loaders.errors import Cancelled, SourceError, TransientSourceError
+from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.items import FetchRequest
 from loaders.json_elements import json_elements
 from loaders.pacing import TokenBucket
@@ -257,7 +257,9 @@ class GmailClient:
             cause = f"{status} {reason}"
             retry_after = error.retry_after
         elif isinstance(error, NotJson):
-            raise _unexpected(method) from error
+            if attempt >= self.config.max_attempts:
+                raise _unexpected(method) from error
+            cause = "no JSON"
         elif isinstance(error, google.auth.exceptions.RefreshError) and not error.retryable:
             raise self._permanent(method, 401, _grant_error(error)) from error
         elif isinstance(
@@ -332,8 +334,8 @@ def _elements(body: bytes, member: str, method: str) -> Iterator[tuple[str, dict
         raise _unexpected(method) from error
 
 
-def _unexpected(method: str) -> TransientSourceError:
-    return TransientSourceError(
+def _unexpected(method: str) -> ForeignAnswer:
+    return ForeignAnswer(
         f"gmail: {method} answered something else than the API's JSON (a proxy or sign-in page?);"
         " see api_base_url, or run again later"
     )

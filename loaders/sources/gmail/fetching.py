@@ -13,7 +13,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from loaders.errors import Cancelled, SourceError, TransientSourceError
+import orjson
+
+from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.items import FetchRequest, Gone, Item, Listed, Observed, Unfetched
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.history import HIDDEN_LABELS
@@ -103,6 +105,8 @@ class Fetcher:
         self._last_fetched: str | None = None
         self._held: list[str] | None = None
         self._has_answered = False
+        self._foreign: set[str] = set()
+        """Messages in whose place somebody else has answered."""
 
     def batches(self, refs: Iterable[tuple[str, str]]) -> list[Batch]:
         """Group (message id, thread id) so that the messages cost as few units as they can.
@@ -258,7 +262,8 @@ class Fetcher:
 
     def _is_at_fault(self, message_id: str) -> bool:
         """Whether a message that failed is the reason: it did before, and another one does not."""
-        return self._can_read_another(message_id) and message_id in self._failures
+        is_known = message_id in self._failures and message_id not in self._foreign
+        return self._can_read_another(message_id) and is_known
 
     def _can_read_another(self, message_id: str) -> bool:
         """Read a message that could be read before; when none of them can be, the API is down."""
@@ -318,10 +323,9 @@ class Fetcher:
             return [Gone(MESSAGE, message_id)]
         except _OF_ONE_OBJECT as error:
             return [self._failed(message_id, error)]
-        needs_value = self._attachments is not None or any(
-            label.encode() in body for label in self._hidden
-        )
-        value = _parsed(body) if needs_value else {}
+        value = _parsed(body)
+        if value.get("id", message_id) != message_id:
+            return [self._failed(message_id, _another())]
         return self._message_items(message_id, body, value, observed_at)
 
     def _message_items(
@@ -342,6 +346,8 @@ class Fetcher:
             return [self._failed(message_id, error)]
 
     def _failed(self, message_id: str, error: SourceError) -> Unfetched:
+        if isinstance(error, ForeignAnswer):
+            self._foreign.add(message_id)
         return Unfetched(MESSAGE, message_id, str(error), self._attempts(message_id))
 
     def _attempts(self, message_id: str) -> int:
@@ -361,7 +367,7 @@ class Fetcher:
                 body = self._read_attachment(message_id, attachment_id)
             except _OF_ONE_OBJECT as error:
                 attempts = self._attempts(message_id)
-                if attempts == 1:
+                if attempts == 1 or isinstance(error, ForeignAnswer):
                     raise
                 yield Unfetched(ATTACHMENT, external_id, str(error), attempts)
             else:
@@ -391,12 +397,21 @@ def internal_date(payload: Mapping[str, Any]) -> dt.datetime | None:
         return None
 
 
+def _another() -> TransientSourceError:
+    return TransientSourceError(
+        "gmail: messages.get: the answer is another message than was asked for; run again later"
+    )
+
+
 def _parsed(body: bytes) -> dict[str, Any]:
     """The message, or nothing of it: the landing gate says what is wrong."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            return {}
     return value if isinstance(value, dict) else {}
 
 

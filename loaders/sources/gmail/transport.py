@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 _JSON = "application/json"
 _LONGEST_WAIT = 300.0
@@ -29,7 +31,8 @@ class BadAnswer(Exception):
 
 
 class NotJson(Exception):
-    """A success that is no answer of the API: a proxy's or a sign-in page."""
+    """A success that is no answer of the API: a proxy's or a sign-in page, or what is left of one
+    that was cut off."""
 
 
 def new_transport(credentials: Any, timeout_seconds: float) -> Any:
@@ -45,7 +48,7 @@ def new_transport(credentials: Any, timeout_seconds: float) -> Any:
             response, body = super().request(*arguments, **options)
             if response.status >= 300:
                 raise BadAnswer(response.status, response, body)
-            if _JSON not in response.get("content-type", ""):
+            if _JSON not in response.get("content-type", "") or not _is_json(body):
                 raise NotJson
             return response, body
 
@@ -55,6 +58,20 @@ def new_transport(credentials: Any, timeout_seconds: float) -> Any:
 def name_of(reason: Any) -> str:
     """A reason is a name; whatever else stands there may be content."""
     return reason if isinstance(reason, str) and _NAME.fullmatch(reason) else "unknown"
+
+
+def _is_json(body: bytes) -> bool:
+    """Whether a body is whole; what of it no warehouse keeps is a matter of the landing gate."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            json.loads(body.decode(errors="replace"))
+        except RecursionError:
+            return True
+        except ValueError:
+            return False
+    return True
 
 
 def _error(body: bytes) -> Any:

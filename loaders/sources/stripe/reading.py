@@ -1,9 +1,11 @@
-"""Reading objects: a page of a list, or one by one; invoices with all of their lines."""
+"""Reading objects: a page of a list, or one by one; whole, with all that lists inside of them
+hold, and invoices with all of their lines."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from loaders.sources.stripe.client import (
     is_object,
     not_advancing,
 )
+from loaders.sources.stripe.embedded import address, completed
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind
 from loaders.sources.stripe.position import Slice
 
@@ -97,6 +100,12 @@ class Reader:
         asked_for: str | None = None,
     ) -> Read:
         object_id = asked_for or str(value["id"])
+        try:
+            text, value = self._completed(kind, text, value, object_id)
+        except NotFound:
+            return Read(object_id, observed_at, is_gone=True)
+        except OF_ONE_OBJECT as error:
+            return Read(object_id, observed_at, error=error)
         observed = [Observed(kind.name, text, observed_at, object_id, value=value)]
         if kind.name == INVOICE:
             observed = observed if INVOICE in self._client.config.objects else []
@@ -109,6 +118,49 @@ class Reader:
                     return Read(object_id, observed_at, error=error)
         return Read(object_id, observed_at, observed)
 
+    def _completed(
+        self, kind: Kind, text: str | bytes, value: Mapping[str, Any], object_id: str
+    ) -> tuple[str | bytes, Mapping[str, Any]]:
+        """The object with the whole of every list in it, but for lines that are objects too."""
+        if kind.name not in self._client.config.objects:
+            return text, value
+
+        def rest(cut: dict[str, Any]) -> list[tuple[str, Any]]:
+            path, parameters = address(cut, kind.name)
+            first = [("", element) for element in cut.get("data") or ()]
+            if not all(map(is_object, first)):
+                raise not_advancing(f"what a {kind.name} holds")
+            more = self._following(path, parameters, first, object_id)
+            return [(one if isinstance(one, str) else one.decode(), each) for one, each in more]
+
+        is_of_lines = kind.name == INVOICE and self._with_lines
+        whole = completed(text, value, rest, "lines" if is_of_lines else None)
+        return (text, value) if whole is text else (whole, json.loads(whole))
+
+    def _following(
+        self,
+        path: str,
+        parameters: Mapping[str, Any],
+        first: Sequence[tuple[str | bytes, Any]],
+        owner_id: str,
+    ) -> list[tuple[str | bytes, Any]]:
+        """The objects of a list that come after the `first` ones."""
+        found: list[tuple[str | bytes, Any]] = []
+        passed: set[str] = set()
+        has_more = True
+        while has_more:
+            last = [*first, *found][-1:]
+            after = {"starting_after": last[0][1]["id"]} if last else {}
+            page = self._client.page(
+                self._request, path, {**parameters, **after}, owner_id=owner_id
+            )
+            has_more = page.has_more
+            passed.update(after.values())
+            if has_more and (not page.objects or page.objects[-1][1]["id"] in passed):
+                raise not_advancing("what an object holds")
+            found += page.objects
+        return found
+
     def _lines(
         self,
         text: str | bytes,
@@ -118,16 +170,9 @@ class Reader:
     ) -> list[Observed]:
         """All lines of an invoice: the first ones are in it, the others are asked for."""
         lines, has_more = _embedded_lines(text, invoice)
-        passed: set[str] = set()
-        while has_more:
-            after = {"starting_after": lines[-1][1]["id"]} if lines else {}
+        if has_more:
             path = f"/v1/invoices/{escaped(invoice_id)}/lines"
-            page = self._client.page(self._request, path, after, owner_id=invoice_id)
-            has_more = page.has_more
-            passed.update(after.values())
-            if has_more and (not page.objects or page.objects[-1][1]["id"] in passed):
-                raise not_advancing("an invoice's lines")
-            lines += page.objects
+            lines += self._following(path, {}, lines, invoice_id)
         created_at = created(invoice)
         return [
             Observed(

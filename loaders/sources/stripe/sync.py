@@ -271,7 +271,7 @@ class AccountSync:
     def _listed_until(self, position: Position, reads: Sequence[Read]) -> int:
         """Of a kind without events: up to the newest object that was listed."""
         items = (item for read in reads for item in read.observed)
-        created = (created_seconds(item.value) for item in items)
+        created = (created_seconds(item.value or {}) for item in items)
         seen = (seconds for seconds in created if seconds is not None)
         return max(position.until, known_until(self._now, seen))
 
