@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from loaders import crashpoints
+from loaders import crashpoints, ingest
 from loaders.errors import SourceError, TransientSourceError
 from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions
-from loaders.items import FetchRequest, Item, Observed
+from loaders.items import FetchRequest, Item, ObservationClock, Observed
 from loaders.sandbox import Sandbox
 from loaders.sandbox.layout import LABEL_NAMES
 from loaders.sources.gmail import GmailSource, fetching
@@ -496,6 +497,20 @@ def test_labels_and_profile_are_read_when_they_are_due(
         "messages_total": MAILBOX_SIZE,
         "threads_total": run.telemetry["mailbox"]["threads_total"],
     }
+
+
+def test_labels_are_read_again_though_a_clock_was_ahead(
+    warehouse: Warehouse, mailbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        ahead = functools.partial(
+            ObservationClock, clock=lambda: dt.datetime.now(dt.UTC) + dt.timedelta(days=3_000)
+        )
+        patched.setattr(ingest, "ObservationClock", ahead)
+        run_gmail(warehouse, mailbox)
+    mailbox.reset_stats()
+    assert run_gmail(warehouse, mailbox).error is None
+    assert mailbox.stats()["requests"]["labels.list"] == 1
 
 
 def test_a_retry_reads_dead_letters_again_and_settles_them(

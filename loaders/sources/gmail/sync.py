@@ -329,8 +329,10 @@ class MailboxSync:
         cursor = self._request.stored.cursor(LABELS)
         if cursor is None or changes is None or self._request.mode != _MODES[None]:
             return True
-        age = self._request.clock.now() - dt.datetime.fromisoformat(cursor["read_at"])
-        if age >= dt.timedelta(hours=self._config.labels_interval_hours):
+        # By this machine's clock: after one that was ahead the observations' stands still.
+        age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(cursor["read_at"])
+        interval = dt.timedelta(hours=self._config.labels_interval_hours)
+        if not dt.timedelta() <= age < interval:
             return True
         return not changes.label_ids <= self._request.stored.held(LABEL, changes.label_ids)
 
