@@ -27,7 +27,7 @@ typed as (
         end as label_ids,
         {{ json_text('payload', '$.snippet') }} as snippet,
         {{ json_integer('payload', '$.sizeEstimate') }} as size_bytes,
-        -- Any part, at any depth, that has a file name: only the format `full` has parts.
+        -- Any part, at any depth, that has a file name. Only the format full has parts.
         case
             when
                 {{ json_container('payload', '$.payload.body') }} is not null

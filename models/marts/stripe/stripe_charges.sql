@@ -41,7 +41,8 @@ typed as (
         coalesce(
             {{ json_boolean('payload', '$.disputed') }},
             case
-                when {{ stripe_reference('payload', '$.dispute') }} is not null then true
+                when {{ stripe_reference('payload', '$.dispute') }} is not null
+                    then true
             end
         ) as is_disputed,
         {{ json_boolean('payload', '$.livemode') }} as is_livemode,

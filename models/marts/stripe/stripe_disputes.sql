@@ -26,7 +26,8 @@ typed as (
         ) as network_reason_code,
         {{ json_text('payload', '$.currency') }} as currency,
         {{ json_integer('payload', '$.amount') }} as amount_minor,
-        {{ json_container('payload', '$.balance_transactions') }} as balance_transactions,
+        {{ json_container('payload', '$.balance_transactions') }}
+            as balance_transactions,
         object_created_at as created_at,
         -- 0 when the bank takes no evidence.
         {{ timestamp_from_seconds(

@@ -45,13 +45,13 @@ typed as (
         coalesce(
             {{ json_text('payload', '$.parent.type') }},
             -- Before Basil. Which of its two items is the parent of a line with both?
-            case {{ json_text('payload', '$.type') }}
-                when 'subscription' then 'subscription_item_details'
-                when 'invoiceitem' then
-                    case
-                        when {{ stripe_reference('payload', '$.subscription_item') }} is null
-                            then 'invoice_item_details'
-                    end
+            case
+                when {{ json_text('payload', '$.type') }} = 'subscription'
+                    then 'subscription_item_details'
+                when
+                    {{ json_text('payload', '$.type') }} = 'invoiceitem'
+                    and {{ stripe_reference('payload', '$.subscription_item') }} is null
+                    then 'invoice_item_details'
             end
         ) as parent_type,
         {{ json_text('payload', '$.description') }} as description,
