@@ -710,8 +710,8 @@ def test_a_run_builds_the_views_when_they_lack_or_have_changed(
 
 def replaced(warehouse: Warehouse, _project: Project | None = None) -> None:
     """Somebody makes a view of his own in the place of one."""
-    table = warehouse.table("job_runs")
-    columns = ", ".join(f"null as {name}" for name in monitoring.RUN_COLUMNS)
+    table = warehouse.table("connection_health")
+    columns = ", ".join(f"null as {name}" for name in monitoring.CONNECTION_COLUMNS)
     warehouse.execute(f"create or replace view {table} as select * from (select {columns}) as one")
 
 
