@@ -6,25 +6,31 @@ tests/data/README.md.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loaders.config import PROJECT_DIR
+from loaders.config import PROJECT_DIR, state_dir
 from loaders.dead_letters import open_letters
 from loaders.ingest import IngestOptions
 from loaders.sandbox import Sandbox
+from loaders.stored import Stored
 from loaders.warehouse import Warehouse
 from tests.data.make_warehouse import CONFIG
 
 from .conftest import Project, event_types, run_gmail, run_stripe
 from .test_bootstrap import documented, present
 from .test_cli import run_main
+from .test_dead_letters import new_landing
 
 pytestmark = pytest.mark.slow
+
+DATA = PROJECT_DIR / "tests" / "data"
 
 CASES = [
     # Its cursor is a history id alone, which does not say of which mailbox; and the labels of two
@@ -44,7 +50,7 @@ Earlier = tuple[Warehouse, Sandbox]
 @pytest.fixture
 def earlier(project: Project, request: pytest.FixtureRequest) -> Iterator[Earlier]:
     """The warehouse of an earlier version, and the mailbox that it read."""
-    directory = PROJECT_DIR / "tests" / "data" / f"warehouse-{request.param}"
+    directory = DATA / f"warehouse-{request.param}"
     state = project.directory / "sandbox.sqlite"
     unpack(directory / "warehouse.duckdb.gz", project.duckdb_path)
     unpack(directory / "sandbox.sqlite.gz", state)
@@ -90,6 +96,35 @@ def test_a_run_goes_on_where_the_earlier_version_stopped(
     updated = {key for key in before.keys() - unchanged if after[key][3] is None}
     assert len(updated) == updates
     assert all(after[key][1:3] == row[1:3] for key, row in before.items())
+
+
+@pytest.mark.parametrize("earlier", ["before-proof"], indirect=True)
+def test_a_package_that_the_earlier_version_left_on_disk_lands_without_its_cursor(
+    earlier: Earlier, merge_only: None
+) -> None:
+    """Nothing in it says which position it follows: that of the warehouse counts."""
+    warehouse, sandbox = earlier
+    before = Stored(warehouse, "gmail", "acct1").position
+    packages = state_dir() / "pipelines" / warehouse.target.key
+    packages.mkdir(parents=True)
+    with tarfile.open(DATA / "warehouse-before-proof" / "state.tar.gz") as archive:
+        archive.extractall(packages, filter="data")
+    landing = new_landing(warehouse)
+    with contextlib.closing(landing):
+        landing.load_pending()
+    on_disk = queued(warehouse)
+    assert list(packages.rglob("*.parquet")) == []
+    assert Stored(warehouse, "gmail", "acct1").position.cursors == before.cursors
+
+    run = run_gmail(warehouse, sandbox, **CONFIG)
+    assert run.error is None
+    after = {key: row for key, *row in warehouse.execute(ROWS)}
+    assert on_disk <= after.keys()
+    letters = {letter.external_id for letter in open_letters(warehouse)}
+    assert ids_alive(after) | letters == set(sandbox.live_ids())
+    head = Stored(warehouse, "gmail", "acct1").position.head
+    assert head is not None
+    assert (head.follows, head.run) == (None, run.correlation_id)
 
 
 @pytest.mark.parametrize("earlier", ["before-stripe"], indirect=True)
