@@ -241,7 +241,7 @@ def test_a_run_is_one_row_with_all_that_its_events_tell(monitored: Warehouse, lo
             (found, "message", 7, False, "completed"),
             (found, "label", 1, True, "completed"),
             (found, "thread", 0, True, "completed"),
-            (failed, None, 0, False, "failed"),
+            (failed, None, None, False, "failed"),
         ],
         key=repr,
     )

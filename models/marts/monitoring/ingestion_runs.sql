@@ -7,6 +7,7 @@ with job_runs as (
 listed as (
     select
         *,
+        objects_by_type is not null as has_told,
         concat(
             coalesce(nullif(objects_by_type, '{}'), '{"":0}'),
             coalesce(failed_objects, '')
@@ -34,8 +35,13 @@ final as (
         ended_at,
         state,
         mode,
-        {{ whole_sum('cast(landed as ' ~ column_type('integer') ~ ')') }}
-            as objects_landed,
+        -- a run whose events tell of no type tells of none either
+        case
+            when has_told
+                then coalesce({{ whole_sum(
+                    'cast(landed as ' ~ column_type('integer') ~ ')'
+                ) }}, 0)
+        end as objects_landed,
         count(case when landed is null then 1 end) > 0 as is_unread,
         error_message
     from entries
@@ -48,6 +54,7 @@ final as (
         ended_at,
         state,
         mode,
+        has_told,
         error_message
 )
 
