@@ -34,6 +34,7 @@ from .conftest import (
     event_types,
     events,
     on_both_targets,
+    on_emulator,
     run_ingestion,
     run_scripted,
     stored,
@@ -181,8 +182,16 @@ def forget_merge(warehouse: Warehouse, run: str) -> None:
     warehouse.execute("delete from events.raw_objects where changed_by = ?", (run,))
 
 
-@on_both_targets
-@pytest.mark.parametrize("forget", [forget_run, forget_all_runs, forget_merge])
+@pytest.mark.parametrize(
+    ("target_type", "forget"),
+    [
+        (DUCKDB, forget_run),
+        (DUCKDB, forget_all_runs),
+        (DUCKDB, forget_merge),
+        on_emulator(forget_merge),
+    ],
+    indirect=["target_type"],
+)
 @pytest.mark.usefixtures("core_build")
 def test_a_head_that_the_other_dataset_does_not_know_is_not_believed(
     warehouse: Warehouse,
@@ -202,7 +211,6 @@ def test_a_head_that_the_other_dataset_does_not_know_is_not_believed(
     assert head(warehouse).run == run.correlation_id
 
 
-@on_both_targets
 @pytest.mark.usefixtures("core_build")
 def test_a_run_that_died_after_landing_is_believed_and_its_head_is_relieved(
     warehouse: Warehouse,
@@ -251,9 +259,8 @@ def land(landing: Landing, *numbers: int) -> None:
     landing.flush()
 
 
-@on_both_targets
-@pytest.mark.usefixtures("core_build")
 @pytest.mark.parametrize("has_looked", [False, True], ids=["late", "looked before"])
+@pytest.mark.usefixtures("core_build")
 def test_the_package_of_a_run_that_was_suspended_lands_objects_and_no_cursor(
     warehouse: Warehouse, has_looked: bool
 ) -> None:
@@ -296,9 +303,17 @@ def on_disk() -> list[Path]:
     return list(state_dir().glob("pipelines/**/*.parquet"))
 
 
-@on_both_targets
+@pytest.mark.parametrize(
+    ("target_type", "point"),
+    [
+        (DUCKDB, "land.extracted"),
+        (DUCKDB, "land.normalized"),
+        (DUCKDB, "land.loaded"),
+        on_emulator("land.normalized"),
+    ],
+    indirect=["target_type"],
+)
 @pytest.mark.usefixtures("core_build")
-@pytest.mark.parametrize("point", ["land.extracted", "land.normalized", "land.loaded"])
 def test_a_package_on_disk_lands_whole_where_it_follows(warehouse: Warehouse, point: str) -> None:
     assert run_scripted(warehouse, widgets(0)).error is None
     leave_pending(warehouse, 1, point=point)
@@ -310,7 +325,6 @@ def test_a_package_on_disk_lands_whole_where_it_follows(warehouse: Warehouse, po
     assert sorted(json.loads(text)["last"] for (text,) in rows) == [0, 1]
 
 
-@on_both_targets
 @pytest.mark.usefixtures("core_build")
 def test_a_package_on_disk_lands_its_objects_where_something_else_came_first(
     warehouse: Warehouse, caplog: pytest.LogCaptureFixture
@@ -347,7 +361,6 @@ def test_what_was_loaded_of_a_package_that_lands_anew_does_not_stay(warehouse: W
     assert rows == [("w1", False)]
 
 
-@on_both_targets
 @pytest.mark.usefixtures("core_build")
 def test_cursors_of_a_release_without_links_are_gone_on_from_once(warehouse: Warehouse) -> None:
     assert run_scripted(warehouse, widgets(0)).error is None
@@ -358,7 +371,6 @@ def test_cursors_of_a_release_without_links_are_gone_on_from_once(warehouse: War
     assert count(warehouse, CURSORS) == 2
 
 
-@on_both_targets
 @pytest.mark.usefixtures("core_build")
 def test_a_package_of_a_release_without_links_lands_without_its_cursor(
     warehouse: Warehouse,
@@ -374,7 +386,6 @@ def test_a_package_of_a_release_without_links_lands_without_its_cursor(
     assert head(warehouse).follows is not None
 
 
-@on_both_targets
 @pytest.mark.usefixtures("core_build")
 def test_an_end_that_was_spooled_for_another_warehouse_has_its_start_with_it(
     warehouse: Warehouse, project: Project
