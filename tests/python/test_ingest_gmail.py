@@ -288,7 +288,7 @@ def test_a_body_that_is_no_json_is_never_set_aside(warehouse: Warehouse, sandbox
     assert set(stored(warehouse)) == set(sandbox.live_ids())
 
 
-REPEATED = '{"id": "x", "id": "y"}'
+REPEATED = '{"threadId": "x", "threadId": "y"}'
 
 
 @pytest.mark.slow

@@ -407,6 +407,7 @@ def test_more_events_than_are_read_at_once_are_read_in_parts(
 ) -> None:
     monkeypatch.setattr(events_module, "_EVENTS_AT_ONCE", at_once)
     world = World(warehouse, account)
+    world.do({"update": {"customer": 1}})  # without an event the feed is known up to yesterday
     world.finish()
     for _ in range(6):
         world.do(Time(0.006, settles=False))
