@@ -335,6 +335,7 @@ def test_a_key_that_no_header_can_carry_is_refused(
         ("requests_per_second", "-1"),
         ("endpoint_requests_per_second", "0"),
         ("event_overlap_seconds", "-5"),
+        ("max_deletions_percent", "101"),
         ("timeout_seconds", "soon"),
         ("timeout_seconds", "0"),
         ("backoff_seconds", "-1"),
