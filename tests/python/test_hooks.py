@@ -261,7 +261,7 @@ def test_a_strange_path_is_not_repeated(project: Project, directory: str) -> Non
 def test_without_a_log_file_dbt_s_output_is_where_to_read_on(
     core: Warehouse, project: Project
 ) -> None:
-    core.execute("create or replace view events.stg_landed_objects as select 1 as y")
+    land(core, "{broken")
     assert not project.run_dbt("run", "--select", "raw_objects", "--log-level-file", "none").success
     assert "; see dbt's output, invocation " in events(core)[-1]["error_message"]
 
@@ -415,15 +415,13 @@ def test_a_hostile_correlation_id_is_stored_literally(
     assert stored(core)["a"]["merged_by"] == text
 
 
-@duckdb_only("a view that fails as it is planned")
+@duckdb_only("a payload that is quoted in the message")
 @pytest.mark.parametrize(
     "text", ["it''s {{ 1 / 0 }}", "back\\slash \U0001f986 \u2028", "a); drop table x; --"]
 )
 def test_a_hostile_error_message_is_harmless(core: Warehouse, project: Project, text: str) -> None:
     """The message comes out of the warehouse, with the text in it, and goes back into SQL."""
-    core.execute(
-        f"create or replace view events.stg_landed_objects as select error('{text}') as idem_key"
-    )
+    land(core, f'{{"id": "a", {text}')
     assert not project.run_dbt("run", "--select", "raw_objects").success
     assert event_types(core) == ["job.started", "job.failed"]
     assert "raw_objects" in events(core)[-1]["error_message"]
