@@ -32,6 +32,7 @@ TABLES = {
     "dead_letters",
     "erasures",
     "alerts",
+    "warehouse_format",
     "_dlt_loads",
 }
 
