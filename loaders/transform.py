@@ -195,7 +195,8 @@ def merge_counts(
     warehouse: Warehouse, correlation_id: str, connection: Connection | None = None
 ) -> dict[str, Any]:
     """What the MERGE of a run did with rows of its connection (of all, for a job of none), by
-    action, and as `rescued` what it did with those of others. Raises WarehouseError.
+    action, and as `rescued` what it did with those of others. Raises WarehouseError, also for a
+    run of an earlier release, whose rows do not say that it inserted them.
 
     As macros/event_log/json_with_merge_counts.sql. What was inserted is told by inserted_by, which
     nothing changes: a row counts even when another run has touched or erased it since.
@@ -204,8 +205,9 @@ def merge_counts(
     by_run, of = (correlation_id,), "source_system, connection_name"
     rows = warehouse.execute(
         "select source_system, connection_name, action, count(*) from ("
-        f"select {of}, last_action as action from {objects}"
-        " where merged_by = ? and last_action <> 'inserted'"
+        f"select {of}, case when last_action <> 'inserted' then last_action end as action"
+        f" from {objects}"
+        " where merged_by = ? and (last_action <> 'inserted' or inserted_by is null)"
         f" union all select {of}, 'inserted' from {objects} where inserted_by = ?"
         f" union all select {of}, 'inserted' from {warehouse.table('erasures')}"
         " where inserted_by = ?) as touched group by 1, 2, 3",
@@ -214,6 +216,8 @@ def merge_counts(
     counts: dict[str, Any] = dict.fromkeys(MERGE_ACTIONS, 0)
     rescued: dict[str, int] = {}
     for *owner, action, count in rows:
+        if action is None:
+            raise WarehouseError(f"{correlation_id}: its rows do not say who inserted them")
         is_own = not (connection and connection[1]) or tuple(owner) == connection
         of_whom = counts if is_own else rescued
         of_whom[action] = of_whom.get(action, 0) + int(count)

@@ -107,6 +107,8 @@ LATE_COLUMNS = [
     ("event_log", "payload"),
     ("raw_objects", "object_created_at"),
     ("raw_objects", "deleted_at"),
+    ("raw_objects", "inserted_by"),
+    ("erasures", "inserted_by"),
     ("landed_objects", "object_created_at"),
     ("dead_letters", "external_id"),
     ("dead_letters", "dropped_at"),
@@ -116,7 +118,7 @@ LATE_COLUMNS = [
 def drop_late_columns(warehouse: Warehouse) -> None:
     """The shape of an earlier release."""
     for table, column in LATE_COLUMNS:
-        schema = "events" if table in ("event_log", "raw_objects") else "events_staging"
+        schema = "events" if table in ("event_log", "raw_objects", "erasures") else "events_staging"
         warehouse.execute(f"alter table {schema}.{table} drop column {column}")
 
 

@@ -199,6 +199,16 @@ def test_a_dead_run_is_closed_with_its_counts(warehouse: Warehouse, merge_only: 
     assert counts_of(ended) == {**ZEROS, "inserted": 2, "rescued": {}}
 
 
+def test_what_an_earlier_release_inserted_is_not_known(
+    warehouse: Warehouse, merge_only: None
+) -> None:
+    run = run_scripted(warehouse, [widget("a")])
+    warehouse.execute("update events.raw_objects set inserted_by = null")
+    dead = runs.OpenRun(run.correlation_id, "acme", "acct1", at(0), {})
+    counts = runs.counts_or_nulls(lambda: runs._counts(warehouse, dead))
+    assert counts == {**NULLS, "rescued": None}
+
+
 def test_skipped_tests_did_not_fail(warehouse: Warehouse, project: Project) -> None:
     warehouse.execute("alter table events_staging.landed_objects alter observed_at type integer")
     selection = ["--select", "raw_objects", "accepted_violations", "assert_erasures"]
