@@ -35,6 +35,7 @@ from loaders.runs import (
     OpenRun,
     close_orphans,
     counts_or_nulls,
+    final_counts,
     host_identity,
     label,
     open_runs,
@@ -211,20 +212,21 @@ class Job:
         error_type = error.error_type if isinstance(error, LandfallError) else type(error).__name__
         retryable = isinstance(error, LandfallError) and error.retryable
         failure = {"error_type": error_type, "step": self.step, "retryable": retryable}
-        if not self._ended and self._started_at is not None:
-            failure |= self._counts_at_failure(error)
+        if not self._ended and self._began_at is not None:
+            failure |= self._counts_at_failure(error, self._began_at)
         self._end("job.failed", failure, describe(error), error)
 
-    def _counts_at_failure(self, error: BaseException) -> Mapping[str, Any]:
+    def _counts_at_failure(self, error: BaseException, began_at: dt.datetime) -> Mapping[str, Any]:
         """The counts if they can be read; while the work is still at it they are a lower bound."""
         if self.step in _BEFORE_MERGE:
             return {**dict.fromkeys(transform.MERGE_ACTIONS, 0), "rescued": {}}
         if self._counts is not None:
             return self._counts
+        run = OpenRun(self.correlation_id, *self.connection, began_at, {})
         if not isinstance(error, (Interrupted, TimedOut)):
-            return counts_or_nulls(self.counts)
+            return counts_or_nulls(lambda: final_counts(self.warehouse, run))
         # Whoever waits for the end of the process does not wait long.
-        reading = ThreadPoolExecutor(1).submit(self.counts)
+        reading = ThreadPoolExecutor(1).submit(final_counts, self.warehouse, run)
         return counts_or_nulls(lambda: reading.result(_END_LOCK_SECONDS))
 
     def tell(self) -> None:

@@ -164,15 +164,16 @@ def _close(warehouse: Warehouse, run: OpenRun) -> None:
             "error_type": ORPHANED,
             "step": None,
             "retryable": True,
-            **counts_or_nulls(lambda: _counts(warehouse, run)),
+            **counts_or_nulls(lambda: final_counts(warehouse, run)),
         },
         # Two that close it at once write one row.
         event_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{ORPHANED}:{run.correlation_id}")),
     )
 
 
-def _counts(warehouse: Warehouse, run: OpenRun) -> Mapping[str, Any]:
-    """What a dead run's MERGE did. On BigQuery one may go on without it: it does no more."""
+def final_counts(warehouse: Warehouse, run: OpenRun) -> Mapping[str, Any]:
+    """What the MERGE of a run did that is over. On BigQuery it may go on without the run: it is
+    ended first. Raises WarehouseError."""
     warehouse.end_statements("correlation_id", label(run.correlation_id), run.started_at)
     connection = (run.source_system, run.connection_name)
     return transform.merge_counts(warehouse, run.correlation_id, connection)

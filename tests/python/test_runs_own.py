@@ -189,10 +189,7 @@ def test_a_dead_run_is_closed_with_its_counts(warehouse: Warehouse, merge_only: 
         "update events.event_log set created_at = ? where correlation_id = ?",
         (long_ago, dead.correlation_id),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        if warehouse.target.type == "bigquery":  # the emulator has no list of jobs
-            patch.setattr(BigQueryWarehouse, "end_statements", lambda *_: None)
-        run = run_scripted(warehouse, [widget("c")])
+    run = run_scripted(warehouse, [widget("c")])
     assert run.counts == {"inserted": 1}
     ended = end_of(warehouse, dead.correlation_id)
     assert ended["error_type"] == runs.ORPHANED
@@ -205,7 +202,7 @@ def test_what_an_earlier_release_inserted_is_not_known(
     run = run_scripted(warehouse, [widget("a")])
     warehouse.execute("update events.raw_objects set inserted_by = null")
     dead = runs.OpenRun(run.correlation_id, "acme", "acct1", at(0), {})
-    counts = runs.counts_or_nulls(lambda: runs._counts(warehouse, dead))
+    counts = runs.counts_or_nulls(lambda: runs.final_counts(warehouse, dead))
     assert counts == {**NULLS, "rescued": None}
 
 
@@ -308,7 +305,7 @@ def test_statements_that_cannot_be_listed_leave_the_counts_unknown(
     monkeypatch.setattr("loaders.bigquery._MAX_ATTEMPTS", 1)
     warehouse = BigQueryWarehouse(load_target(EMULATOR_TARGET))
     dead = runs.OpenRun("run", "acme", "acct1", at(0), {})
-    assert runs.counts_or_nulls(lambda: runs._counts(warehouse, dead)) == {
+    assert runs.counts_or_nulls(lambda: runs.final_counts(warehouse, dead)) == {
         **NULLS,
         "rescued": None,
     }
