@@ -86,12 +86,13 @@ def widgets(*numbers: int) -> list[Item]:
     return [*items, Cursor("widgets", {"last": max(numbers)}, at(max(numbers)))]
 
 
-def cursor(warehouse: Warehouse) -> object:
+def cursor(warehouse: Warehouse, connection_name: str = "acct1") -> object:
     """The newest one, whether or not the log knows its run."""
     rows = warehouse.execute(
         "select cursor from events_staging.cursors where stream = 'widgets'"
-        f" and connection_name = 'acct1' and {warehouse.is_complete()}"
-        " order by observed_at desc limit 1"
+        f" and connection_name = ? and {warehouse.is_complete()}"
+        " order by observed_at desc limit 1",
+        (connection_name,),
     )
     return json.loads(rows[0][0]) if rows else None
 
@@ -441,7 +442,7 @@ def test_a_death_while_a_refused_package_is_landed_again_loses_nothing(
             "text",
             '{"id": "w1"}',
         }
-        assert Stored(warehouse, "acme", name).cursor("widgets") == {"last": 2}, until
+        assert cursor(warehouse, name) == {"last": 2}, until
         assert kept_on_disk() == [], until
 
 

@@ -568,5 +568,5 @@ def test_a_run_lands_its_cursor_with_its_objects(warehouse: Warehouse, merge_onl
     for seconds in (1, 2):
         item = Observed("widget", json.dumps({"id": "a", "n": seconds}), at(seconds), "a")
         run_scripted(warehouse, [item, Cursor("widgets", {"n": seconds}, at(seconds))])
-    rows = warehouse.execute("select cursor from events_staging.cursors")
+    rows = warehouse.execute("select cursor from events_staging.cursors where stream = 'widgets'")
     assert rows == [('{"n":2}',)]

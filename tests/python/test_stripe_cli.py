@@ -229,7 +229,9 @@ def test_dates_bound_what_is_read(
         for key, value in connected.stripe_objects("charge").items()
         if since <= value["created"] < until
     }
-    streams = warehouse.execute("select distinct stream from events_staging.cursors")
+    streams = warehouse.execute(
+        "select distinct stream from events_staging.cursors where stream <> '_package'"
+    )
     assert streams == [("created_between",)]  # what a bounded run left; no kind's position
     [telemetry] = [
         event["payload"]
