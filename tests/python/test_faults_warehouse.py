@@ -320,7 +320,7 @@ def test_a_refused_pending_package_of_objects_that_are_read_once_loses_none(
 
 @duckdb_only("the table has a constraint")
 def test_every_refused_pending_package_is_landed_again(warehouse: Warehouse) -> None:
-    """Several may lie there, each with its dead letters; a cursor only of what follows the other."""
+    """Several may lie there, each with its dead letters, and a cursor if it follows the head."""
     leave_pending(warehouse, "acct1", 0, 1)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(PackageLoader, "load_pending", lambda _: [])
