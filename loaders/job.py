@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import os
@@ -184,14 +185,15 @@ class Job:
 
     def _restate_start(self) -> None:
         """Write job.started again where it is not: a warehouse that was put back meanwhile lacks
-        it, and the spool's end is of use only with its start."""
+        it, and what is spooled may be for another one by then."""
         assert self._began_at is not None
         try:
-            is_there = JOB_STARTED in recorded(self.warehouse, self.correlation_id, self._began_at)
+            events = recorded(self.warehouse, self.correlation_id, self._began_at)
         except LandfallError:
-            is_there = False
-        if not is_there:
-            self._write_started()
+            events = set()
+        if JOB_STARTED not in events:
+            with contextlib.suppress(EventNotKept):  # the end says so
+                self._write_started()
 
     @property
     def connection(self) -> transform.Connection:
