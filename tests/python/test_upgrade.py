@@ -162,12 +162,16 @@ def test_a_source_that_came_later_is_read_into_it(earlier: Earlier, merge_only: 
 @pytest.mark.parametrize("earlier", ["before-stripe"], indirect=True)
 @pytest.mark.parametrize(
     ("command", "told"),
-    [("status", "gmail_ingest_acct1"), ("dead-letters", "beyond 64 bits"), ("check", "cursor")],
+    [
+        ("status", "gmail_ingest_acct1"),
+        ("dead-letters", "beyond 64 bits"),
+        ("check gmail --connection sandbox", "cursor"),
+    ],
 )
 def test_what_only_looks_works_before_any_run(
     earlier: Earlier, capsys: pytest.CaptureFixture[str], command: str, told: str
 ) -> None:
-    _, out, err = run_main(capsys, command)
+    _, out, err = run_main(capsys, *command.split())
     assert err == ""
     assert told in out
 
