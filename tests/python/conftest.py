@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from loaders import errors, transform
-from loaders.config import PROJECT_DIR, Target, load_target
+from loaders.config import PROJECT_DIR, load_target
 from loaders.errors import LandfallError
 from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import (
@@ -40,6 +40,8 @@ from loaders.warehouse import Warehouse, open_warehouse
 from tests.peers.datasets import Datasets
 from tests.peers.emulator import Emulator
 from tests.peers.gate import Gate
+
+from . import replay
 
 TARGET = f"pytest-{os.getpid()}"
 """A dbt target of this process: its parse cache is nobody else's."""
@@ -300,24 +302,27 @@ def warehouse(project: Project) -> Warehouse:
     return prepared(project, "bootstrapped", transform.bootstrap)
 
 
+@pytest.fixture(scope="session")
+def recorded(workspace: Path, bootstrapped_file: Path) -> replay.Recorded:
+    """The statements of a build for a connection's run, and for one of none."""
+    with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
+        return replay.recorded(project, bootstrapped_file)
+
+
 @pytest.fixture
-def core_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
-    build = transform.build
-    selection = (
-        "--select",
-        "stg_landed_objects",
-        "raw_objects",
-        "accepted_violations",
-        "test_type:singular",
+def merge_only(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
+    """Runs build raw_objects and test nothing: for what a sync brings."""
+    monkeypatch.setattr(
+        transform, "build", replay.build(recorded, transform.build, with_tests=False)
     )
 
-    def build_core(
-        target: Target, correlation_id: str, arguments: Sequence[str] = (), **options: Any
-    ) -> transform.BuildResult:
-        return build(target, correlation_id, (*arguments, *selection), **options)
 
-    monkeypatch.setattr(transform, "build", build_core)
+@pytest.fixture
+def core_build(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
+    """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
+    monkeypatch.setattr(
+        transform, "build", replay.build(recorded, transform.build, with_tests=True)
+    )
 
 
 @pytest.fixture(scope="session")
