@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -78,6 +80,7 @@ class PackageLoader:
         self._directory = (
             state_dir() / "pipelines" / warehouse.target.key / f"{source_system}-{connection_name}"
         )
+        self._lock = filelock.FileLock(f"{self._directory}.lock")
         self._pipeline_name = pipeline_name
         self._dead_letter_of = dead_letter_of
         self._check_lease = check_lease
@@ -91,6 +94,27 @@ class PackageLoader:
         CursorNotLanded when it does not follow what the warehouse holds; then all of it is
         landed but the cursors.
         """
+        with self._alone():
+            # What somebody else who only lands has left since.
+            self._load_pending()
+            return self._land(package)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold dlt's directory, which is for one at a time: who lands only has no lease."""
+        try:
+            self._lock.acquire(timeout=self._warehouse.lock_wait)
+        except filelock.Timeout as error:
+            raise LandingError(
+                f"landing: {self._directory}: another process has been loading a package there for"
+                " longer than --lock-wait; wait for its end, or raise that, and run again"
+            ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _land(self, package: Package) -> list[Row]:
         with self._warehouse.open():
             self._check_lease()
             link = package.link
@@ -138,6 +162,10 @@ class PackageLoader:
         """
         if not self._directory.exists():
             return []
+        with self._alone():
+            return self._load_pending()
+
+    def _load_pending(self) -> list[Row]:
         pipeline = self._open_pipeline()
         shutil.rmtree(self._directory / _AGAIN, ignore_errors=True)
         if not pipeline.has_pending_data:
@@ -178,7 +206,7 @@ class PackageLoader:
                 " its objects are landed, its position is not",
                 self._connection[0],
             )
-        return self.load(package)
+        return self._land(package)
 
     def _delete_incomplete(self, load_id: str) -> None:
         """Delete what dlt had loaded of a package that is never completed any more."""
@@ -261,8 +289,8 @@ def _remove_leftovers(directory: Path) -> None:
 
     Of a package that was not extracted to its end, or is loaded already, dlt knows nothing, and so
     would keep its payloads for ever. A package that is normalized, but whose extracted form was not
-    deleted yet, dlt would normalize again and then not find room for. The connection's lease sees
-    to it that no living process works here.
+    deleted yet, dlt would normalize again and then not find room for. Whoever works here holds the
+    directory's lock.
     """
     extracted = directory / "normalize" / "extracted"
     for path in _packages(directory / "normalize"):

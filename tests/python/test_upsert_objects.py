@@ -6,12 +6,14 @@ import datetime as dt
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loaders import packages, transform
+from loaders import crashpoints, packages, transform
+from loaders.config import state_dir
 from loaders.errors import LandfallError, LandingError
 from loaders.idem_keys import IdemKeyFunction, idem_key
 from loaders.ingest import DeadLettered
@@ -160,6 +162,43 @@ def test_a_generator_is_read_one_package_ahead_and_no_further(
     result = upsert(warehouse, objects(), batch_size=10, merge=False)
     assert result.landed == queued(warehouse) == 35
     assert taken_while_loading == furthest
+
+
+def test_landing_only_upserts_at_once_land_each_object_once(project: Project) -> None:
+    """They have no lease, and share dlt's directory of the connection."""
+    warehouse = project.open_warehouse(lock_wait=60)
+    upsert(warehouse, [], merge=False)
+
+    def land(number: int) -> UpsertResult:
+        objects = [{"id": f"{number}-{index}"} for index in range(20)]
+        return upsert(warehouse, objects, batch_size=2, merge=False)
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(land, range(4)))
+    assert [result.landed for result in results] == [20] * 4
+    ids = "count(*), count(distinct external_id)"
+    assert warehouse.execute(f"select {ids} from events_staging.landed_objects") == [(80, 80)]
+    assert loads(warehouse) == 40
+
+
+def test_what_one_upsert_leaves_on_disk_another_lands(warehouse: Warehouse) -> None:
+    """Also one that has begun before: its own package does not push the other's through."""
+
+    def die(name: str) -> None:
+        if name == "land.normalized":
+            raise SystemExit(1)
+
+    def objects() -> Iterator[dict[str, Any]]:
+        yield {"id": "first"}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(crashpoints, "_hook", die)
+            with pytest.raises(SystemExit):
+                upsert(warehouse, [{"id": "left"}], merge=False)
+        yield {"id": "second"}
+
+    result = upsert(warehouse, objects(), batch_size=1, merge=False)
+    assert (result.landed, queued(warehouse)) == (2, 3)
+    assert not list(state_dir().glob("pipelines/**/*.parquet"))
 
 
 @pytest.mark.parametrize(
