@@ -109,6 +109,8 @@ class PackageLoader:
                 f"landing: {self._directory}: another process has been loading a package there for"
                 " longer than --lock-wait; wait for its end, or raise that, and run again"
             ) from error
+        except OSError as error:
+            raise self._unusable(error) from error
         try:
             yield
         finally:
@@ -261,8 +263,18 @@ class PackageLoader:
 
     def _open_pipeline(self) -> Any:
         if self._pipeline is None:
-            self._pipeline = open_pipeline(self._warehouse, self._pipeline_name, self._directory)
+            name, directory = self._pipeline_name, self._directory
+            try:
+                self._pipeline = open_pipeline(self._warehouse, name, directory)
+            except OSError as error:
+                raise self._unusable(error) from error
         return self._pipeline
+
+    def _unusable(self, error: OSError) -> LandingError:
+        return LandingError(
+            f"landing: {self._directory}: {describe(error)}; load packages lie there, make it"
+            " writable and make room, or set LANDFALL_STATE_DIR"
+        )
 
 
 def open_pipeline(warehouse: Warehouse, name: str, directory: Path) -> Any:

@@ -324,7 +324,7 @@ def test_every_refused_pending_package_is_landed_again(warehouse: Warehouse) -> 
     """Several may lie there, each with its dead letters, and a cursor if it follows the head."""
     leave_pending(warehouse, "acct1", 0, 1)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PackageLoader, "load_pending", lambda _: [])
+        patched.setattr(PackageLoader, "_load_pending", lambda _: [])
         leave_pending(warehouse, "acct1", 2, 3)
     assert len(list((working_dir(warehouse) / "load" / "normalized").iterdir())) == 2
     refuse_where(warehouse, "external_id in ('w1', 'w2')")
