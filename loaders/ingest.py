@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import itertools
@@ -192,10 +193,7 @@ class Ingestion:
         tally = Tally()
         try:
             landing.load_pending()
-            request = self._request(usage, began, dry_run)
-            self._go_on(request, landing)
-            if not dry_run or self._has_erasures():
-                landing.erased = request.erased = request.stored.erased()
+            request = self._where_it_stands(usage, began, landing, dry_run)
             brake = Brake(request)
             items = itertools.chain(self._replay(request, source, landing), source.fetch(request))
             for item in brake.guard(items):
@@ -239,6 +237,18 @@ class Ingestion:
             "duration_seconds": round(time.monotonic() - began, 3),
             **request.details,
         }
+
+    def _where_it_stands(
+        self, usage: Usage, began: float, landing: Landing, dry_run: bool
+    ) -> FetchRequest:
+        """What the source is asked for, by what the warehouse holds; opened once for all of it."""
+        creates_nothing = dry_run and not self._warehouse.is_bootstrapped()
+        with contextlib.nullcontext() if creates_nothing else self._warehouse.open():
+            request = self._request(usage, began, dry_run)
+            self._go_on(request, landing)
+            if not dry_run or self._has_erasures():
+                landing.erased = request.erased = request.stored.erased()
+        return request
 
     def _go_on(self, request: FetchRequest, landing: Landing) -> None:
         """Go on from the position that the warehouse holds, or say why not."""
