@@ -318,6 +318,12 @@ def merge_only(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> No
 
 
 @pytest.fixture
+def merge_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As merge_only, but dbt sends the statements: for what dbt itself leaves behind."""
+    monkeypatch.setattr(transform, "build", replay.build({}, transform.build, with_tests=False))
+
+
+@pytest.fixture
 def core_build(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
     """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
     monkeypatch.setattr(

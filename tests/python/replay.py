@@ -129,7 +129,8 @@ def _record(project: Project, connection: str) -> Statements:
 def build(
     recorded: Recorded, dbt_build: Callable[..., BuildResult], *, with_tests: bool
 ) -> Callable[..., BuildResult]:
-    """What stands in for transform.build: the recorded statements on DuckDB, else dbt."""
+    """What stands in for transform.build: the recorded statements on DuckDB, else dbt, as where
+    nothing is recorded."""
 
     def replay(
         target: Target,
@@ -140,7 +141,7 @@ def build(
         quiet: bool = True,
     ) -> BuildResult:
         names = [correlation_id, *map(str, connection or ())]
-        if target.type == "duckdb" and all(map(_PLAIN.fullmatch, names)):
+        if recorded and target.type == "duckdb" and all(map(_PLAIN.fullmatch, names)):
             statements = recorded[connection is not None].of_run(correlation_id, connection)
             began = time.monotonic()
             passed = _send(target, statements, with_tests=with_tests)

@@ -409,7 +409,7 @@ def fault(server: Sandbox, method: str, action: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_a_mailbox_s_secrets_and_mail_are_nowhere(
-    canaries: Canaries, apis: Sandbox, merge_only: None, monkeypatch: pytest.MonkeyPatch
+    canaries: Canaries, apis: Sandbox, merge_by_dbt: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned = apis.live_ids()[0]
     letter = {"json": {"id": poisoned, "snippet": CONTENT, "sizeEstimate": 10**20}}
@@ -440,7 +440,7 @@ def test_a_service_account_s_key_is_nowhere(
     canaries: Canaries,
     apis: Sandbox,
     project: Project,
-    merge_only: None,
+    merge_by_dbt: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     info = service_account_info(apis.base_url)
@@ -460,7 +460,7 @@ def test_a_service_account_s_key_is_nowhere(
 
 @pytest.mark.slow
 def test_an_account_s_key_and_customers_are_nowhere(
-    canaries: Canaries, apis: Sandbox, merge_only: None, monkeypatch: pytest.MonkeyPatch
+    canaries: Canaries, apis: Sandbox, merge_by_dbt: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customers = list(apis.stripe_objects("customer").values())[:2]
     for customer in customers:
@@ -514,7 +514,7 @@ def test_consent_leaves_no_secret_but_in_the_token_s_file(
 
 @pytest.mark.slow
 def test_what_a_warehouse_quotes_is_nowhere(
-    canaries: Canaries, warehouse: Warehouse, merge_only: None, monkeypatch: pytest.MonkeyPatch
+    canaries: Canaries, warehouse: Warehouse, merge_by_dbt: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past the gate, as no source can: DuckDB then shows the text that it chokes on.
 
@@ -544,7 +544,7 @@ def test_what_a_warehouse_quotes_is_nowhere(
 def test_a_build_writes_artifacts_for_who_asks_for_them(
     project: Project,
     warehouse: Warehouse,
-    merge_only: None,
+    merge_by_dbt: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     asked: tuple[str, ...],
