@@ -13,6 +13,7 @@ import json
 from typing import Any
 
 from loaders.job import job_name_for
+from loaders.runs import horizon
 from loaders.warehouse import Warehouse
 
 SMALLEST, FIRST, LARGEST = 100, 5_000, 80_000
@@ -107,7 +108,7 @@ def _last_ends(
         f"select event_type, correlation_id, {warehouse.json_as_text('payload')}"
         f" from {warehouse.table('event_log')}"
         " where source_system = ? and connection_name = ?"
-        f" and created_at >= {warehouse.timestamp_parameter}"
+        f" and created_at >= {warehouse.timestamp_parameter} and created_at <= ?"
         " and (event_type in ('ingestion.completed', 'ingestion.failed')"
         f" and {warehouse.json_text('payload', '$.batch.mode')} is not null"
         " or event_type = 'job.failed'"
@@ -118,6 +119,7 @@ def _last_ends(
             source_system,
             connection_name,
             since.isoformat(),
+            horizon(),
             job_name_for(source_system, connection_name),
         ),
     )

@@ -13,6 +13,7 @@ from loaders.commands import (
     alert,
     auth,
     build,
+    close,
     copy,
     dashboard,
     dead_letters,
@@ -43,6 +44,7 @@ examples:
   python loaders/run.py retry                      read dead letters again
   python loaders/run.py verify gmail               compare with what the source has
   python loaders/run.py status                     how each connection is, the last runs
+  python loaders/run.py close RUN                  end a run that is known to be dead
   python loaders/run.py alert                      tell people what is wrong (docs/alerts.md)
   python loaders/run.py dashboard                  how the connections are, as a page
   python loaders/run.py build --select raw_objects dbt build as a logged job
@@ -108,4 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_COMMANDS = (sources, auth, build, copy, dead_letters, verify, erase, status, dashboard, alert)
+_COMMANDS = (
+    sources, auth, build, copy, dead_letters, verify, erase, status, close, dashboard, alert,
+)  # fmt: skip

@@ -320,7 +320,8 @@ class Job:
             what = f"connection '{self.connection_name}' is being run"
         return (
             f"{self.source_system}: {what} by {holder.correlation_id} since"
-            f" {holder.started_at:%H:%M:%S} UTC; wait for it, or raise --lock-wait"
+            f" {holder.started_at.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC; wait for it, raise"
+            f" --lock-wait, or, if it is dead: run.py close {holder.correlation_id}"
         )
 
     def _write_start(self) -> None:

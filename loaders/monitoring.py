@@ -9,6 +9,7 @@ from typing import Any
 
 from loaders import transform
 from loaders.errors import TransformFailed
+from loaders.runs import horizon
 from loaders.warehouse import View, Warehouse
 
 TAG = "monitoring"
@@ -146,10 +147,20 @@ def connections(warehouse: Warehouse) -> list[dict[str, Any]]:
 def runs(
     warehouse: Warehouse, limit: int, columns: Sequence[str] = RUN_COLUMNS
 ) -> list[dict[str, Any]]:
-    """The newest rows of job_runs, newest first."""
+    """The newest rows of job_runs, newest first; before them as many of the future."""
     newest_first = "order by started_at desc, correlation_id desc"
     # A warehouse looks for so many ids and reads their payloads only.
-    ids = _rows(warehouse, "job_runs", ("correlation_id",), f"{newest_first} limit {limit:d}")
+    ids = [
+        row
+        for is_in in ("<=", ">")
+        for row in _rows(
+            warehouse,
+            "job_runs",
+            ("correlation_id",),
+            f"where started_at {is_in} ? {newest_first} limit {limit:d}",
+            [horizon()],
+        )
+    ]
     if not ids:
         return []
     chosen = ", ".join("?" * len(ids))
@@ -171,7 +182,7 @@ def _rows(
     view: str,
     columns: Sequence[str],
     clauses: str,
-    parameters: Sequence[str] = (),
+    parameters: Sequence[Any] = (),
 ) -> list[dict[str, Any]]:
     found = warehouse.execute(
         f"select {', '.join(columns)} from {warehouse.table(view)} {clauses}", parameters

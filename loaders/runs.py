@@ -16,7 +16,7 @@ from typing import Any
 
 from loaders import transform
 from loaders.config import PACKAGE_NAME
-from loaders.errors import describe
+from loaders.errors import UsageError, describe
 from loaders.event_log import JOB_RUN, log_event
 from loaders.warehouse import Warehouse
 
@@ -48,22 +48,32 @@ class OpenRun:
         """Whether others of its connection wait for it: not for one that writes no data."""
         return self.payload.get("takes_lease") is not False
 
+    @property
+    def ends_by(self) -> dt.datetime:
+        """When its timeout and the grace have passed."""
+        timeout = dt.timedelta(seconds=float(self.payload.get("timeout_seconds") or 0))
+        return self.started_at + timeout + GRACE
+
     def is_orphaned(self, now: dt.datetime) -> bool:
         """Whether its process is provably gone, or its timeout and the grace have passed."""
-        if self._process_is_gone():
-            return True
-        timeout = dt.timedelta(seconds=float(self.payload.get("timeout_seconds") or 0))
-        return now > self.started_at + timeout + GRACE
+        return self.is_alive() is False or now > self.ends_by
 
-    def _process_is_gone(self) -> bool:
+    def is_alive(self) -> bool | None:
+        """Whether its process runs; None where this machine, boot or container cannot know."""
         host, pid = self.payload.get("host"), self.payload.get("pid")
         if not host or not pid or not host.get("process_start"):
-            return False
+            return None
         here = host_identity()
         for part in ("boot_id", "pid_namespace"):
             if not host.get(part) or host[part] != here[part]:
-                return False
-        return is_gone(int(pid), str(host["process_start"]))
+                return None
+        return not is_gone(int(pid), str(host["process_start"]))
+
+
+def horizon() -> dt.datetime:
+    """What has a later time was written by a clock that was ahead: it is listed, and is never
+    the newest (as macros/monitoring/is_ahead.sql)."""
+    return dt.datetime.now(dt.UTC) + GRACE
 
 
 def host_identity() -> dict[str, str | None]:
@@ -107,17 +117,34 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 
 def open_runs(warehouse: Warehouse, now: dt.datetime) -> list[OpenRun]:
     """Runs of the last 30 days without an end row, oldest first."""
+    return _open_runs(warehouse, "created_at > ?", now - _LOOK_BACK, now - _LOOK_BACK)
+
+
+def find_open(warehouse: Warehouse, correlation_id: str) -> OpenRun:
+    """The run of this id, however old. Raises UsageError when it is not known, or has ended."""
+    long_ago = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    found = _open_runs(warehouse, "correlation_id = ?", correlation_id, long_ago)
+    if found:
+        return found[0]
+    known = recorded(warehouse, correlation_id, long_ago + GRACE)
+    said = f"has ended ({', '.join(sorted(known))})" if known else "is not in the log"
+    raise UsageError(f"{correlation_id}: {said}; expected a run without an end (run.py status)")
+
+
+def _open_runs(
+    warehouse: Warehouse, condition: str, value: Any, ended_since: dt.datetime
+) -> list[OpenRun]:
     event_log = warehouse.table("event_log")
     rows = warehouse.execute(
         "select correlation_id, source_system, connection_name, created_at,"
         f" {warehouse.json_as_text('payload')}"
         f" from {event_log} as started"
-        " where event_type = 'job.started' and created_at > ?"
+        f" where event_type = 'job.started' and {condition}"
         f" and not exists (select 1 from {event_log} as ended"
         " where ended.correlation_id = started.correlation_id and ended.created_at > ?"
         " and ended.event_type in ('job.completed', 'job.failed'))"
         " order by created_at",
-        (now - _LOOK_BACK, now - _LOOK_BACK),
+        (value, ended_since),
     )
     return [
         OpenRun(correlation_id, source_system, connection_name, started_at, json.loads(payload))
@@ -143,12 +170,24 @@ def close_orphans(warehouse: Warehouse, now: dt.datetime) -> tuple[list[OpenRun]
         if not run.is_orphaned(now):
             alive.append(run)
             continue
-        _close(warehouse, run)
+        close(warehouse, run)
         closed += 1
     return alive, closed
 
 
-def _close(warehouse: Warehouse, run: OpenRun) -> None:
+def last_event(warehouse: Warehouse, run: OpenRun) -> tuple[str, dt.datetime]:
+    """Type and time of what a run wrote last. Raises WarehouseError."""
+    [(event_type, created_at)] = warehouse.execute(
+        f"select event_type, created_at from {warehouse.table('event_log')}"
+        " where correlation_id = ? and created_at >= ? order by created_at desc limit 1",
+        (run.correlation_id, run.started_at),
+    )
+    return event_type, created_at
+
+
+def close(warehouse: Warehouse, run: OpenRun, closed_by: str = "a later run") -> None:
+    """Append job.failed (`Orphaned`) to a run, later than what it wrote, whatever its clock was."""
+    _, last_at = last_event(warehouse, run)
     log_event(
         warehouse,
         "job.failed",
@@ -156,7 +195,8 @@ def _close(warehouse: Warehouse, run: OpenRun) -> None:
         connection_name=run.connection_name,
         object_type=JOB_RUN,
         correlation_id=run.correlation_id,
-        error_message="the run ended without an end row; closed by a later run",
+        error_message=f"the run ended without an end row; closed by {closed_by}",
+        created_at=max(dt.datetime.now(dt.UTC), last_at + dt.timedelta(microseconds=1)),
         payload={
             "job_name": run.payload.get("job_name"),
             "package_name": run.payload.get("package_name"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from loaders import monitoring, transform
 from loaders.dead_letters import open_letters
-from loaders.runs import ORPHANED, OpenRun, open_runs
+from loaders.runs import GRACE, ORPHANED, OpenRun, horizon, open_runs
 from loaders.warehouse import Warehouse
 
 SHOWN_ID = 8
@@ -170,7 +170,11 @@ def duration(seconds: float) -> str:
 
 
 def _ago(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{duration(max(seconds, 0.0))} ago"
+    if seconds is None:
+        return "never"
+    if seconds < -GRACE.total_seconds():
+        return f"in {duration(-seconds)}"
+    return f"{duration(max(seconds, 0.0))} ago"
 
 
 def _every(seconds: float | None) -> str:
@@ -205,14 +209,15 @@ class Run:
 
 
 def last_runs(warehouse: Warehouse, limit: int) -> list[Run]:
-    """The newest runs, newest first; none when the warehouse is not there yet."""
+    """The newest runs, newest first, those of the future left out; none when the warehouse is not
+    there yet."""
     if not warehouse.is_bootstrapped():
         return []
     event_log = warehouse.table("event_log")
     rows = warehouse.execute(
         "with started as ("
         f"select * from {event_log} where event_type = 'job.started'"
-        " order by created_at desc limit ?),"
+        " and created_at <= ? order by created_at desc limit ?),"
         " ended as ("
         "select ended.*, row_number() over (partition by ended.correlation_id order by"
         f" case when {warehouse.json_text('ended.payload', '$.error_type')} = ?"
@@ -226,7 +231,7 @@ def last_runs(warehouse: Warehouse, limit: int) -> list[Run]:
         " from started"
         " left join ended on started.correlation_id = ended.correlation_id and ended.end_rank = 1"
         " order by started.created_at desc",
-        (limit, ORPHANED),
+        (horizon(), limit, ORPHANED),
     )
     return [_run(*row) for row in rows]
 

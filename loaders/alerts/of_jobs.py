@@ -27,6 +27,7 @@ from loaders.alerts.incidents import Incident, Key
 from loaders.config import SOURCES, Target
 from loaders.errors import Interrupted, LandfallError, WarehouseBusy, WarehouseError, describe
 from loaders.job import LeaseLost, job_name_for
+from loaders.runs import horizon
 from loaders.warehouse import Warehouse, open_warehouse
 
 Result = TypeVar("Result")
@@ -219,12 +220,13 @@ class _Teller:
             " select count(distinct correlation_id) from ended"
             " where event_type = 'job.failed' and created_at > ("
             "select coalesce(max(created_at), cast('1970-01-01' as timestamp)) from ended"
-            " where event_type = 'job.completed')",
+            " where event_type = 'job.completed' and created_at <= ?)",
             (
                 self._job.source_system,
                 self._job.connection_name or "",
                 self._job.job_name,
                 purpose,
+                horizon(),
             ),
         )
         return max(1, int(rows[0][0]))

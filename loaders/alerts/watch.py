@@ -23,6 +23,7 @@ from loaders.alerts.messages import (
 from loaders.alerts.of_jobs import BACKFILL, RETRY, is_ended_by
 from loaders.dead_letters import open_letters
 from loaders.job import job_name_for
+from loaders.runs import horizon
 from loaders.warehouse import Warehouse
 
 
@@ -148,7 +149,8 @@ def _completed_runs(warehouse: Warehouse) -> dict[Key, dt.datetime]:
     rows = warehouse.execute(
         "select source_system, connection_name, job_name, is_ingestion and not is_sync,"
         f" is_retry, max(ended_at) from {warehouse.table('job_runs')}"
-        " where state = 'completed' group by 1, 2, 3, 4, 5"
+        " where state = 'completed' and ended_at <= ? group by 1, 2, 3, 4, 5",
+        (horizon(),),
     )
     completed = {}
     for source, connection, job_name, is_partial, is_retry, ended_at in rows:

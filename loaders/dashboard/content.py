@@ -12,6 +12,7 @@ from typing import Any
 from loaders import status
 from loaders.config import Target
 from loaders.dead_letters import open_letters
+from loaders.runs import horizon
 from loaders.warehouse import Warehouse
 
 MAX_RUNS = 2_000
@@ -119,13 +120,18 @@ def _content(
 ) -> dict[str, Any]:
     nothing = Table((), [], 0)
     by_day, runs_in_period = measured or (nothing, 0)
-    runs = [run for run in found.runs if run["started_at"].astimezone(dt.UTC).date() >= first_day]
+    last_day = now.astimezone(dt.UTC).date()
+    runs = [
+        run
+        for run in found.runs
+        if first_day <= run["started_at"].astimezone(dt.UTC).date() <= last_day
+    ]
     return {
         "generated_at": _plain(now),
         "target": target.name,
         "warehouse": target.type,
         "first_day": _plain(first_day),
-        "last_day": _plain(now.astimezone(dt.UTC).date()),
+        "last_day": _plain(last_day),
         "connections": _as_json(_table(_HEALTH, found.connections)),
         "runs": _as_json(_table(RUN, _short_of_errors(runs), runs_in_period)),
         "activity": _as_json(activity or nothing),
@@ -146,7 +152,7 @@ def read_activity(warehouse: Warehouse, first_day: dt.date) -> tuple[dt.date, Ta
     """Whole days of daily_activity, and the first of them."""
     rows = warehouse.execute(
         f"select {', '.join(_ACTIVITY)} from {warehouse.table('daily_activity')}"
-        f" where activity_date >= date '{first_day}'"
+        f" where activity_date between date '{first_day}' and date '{horizon().date()}'"
         f" order by activity_date desc, source_system, connection_name, object_type"
         f" limit {MAX_ACTIVITY + 1:d}"
     )
@@ -166,8 +172,8 @@ def read_days(warehouse: Warehouse, first_day: dt.date) -> tuple[Table, int]:
         "select source_system, connection_name, started_at, state, is_ingestion,"
         " duration_seconds, objects_by_type, bytes_processed, bytes_billed"
         f" from {warehouse.table('job_runs')}"
-        f" where started_at >= {warehouse.timestamp_parameter}",
-        (began.isoformat(),),
+        f" where started_at >= {warehouse.timestamp_parameter} and started_at <= ?",
+        (began.isoformat(), horizon()),
     ):
         count += 1
         key = (started_at.astimezone(dt.UTC).date(), source, connection)

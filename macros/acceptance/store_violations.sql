@@ -112,6 +112,7 @@
             ingested.event_type = 'ingestion.completed'
             and {{ json_text('ingested.payload', '$.mode') }} in ('full', 'resync')
             and ingested.{{ in_log if period == 'recent' else 'created_at is not null' }}
+            and not {{ is_ahead('ingested.created_at') }}
     ),
 
     made_up as (

@@ -13,6 +13,7 @@
         where
             event_type = 'ingestion.completed'
             and created_at >= {{ days_ago(var('freshness_days')) }}
+            and not {{ is_ahead('created_at') }}
         group by source_system, connection_name
     ) as connections
     left join ({{ expected_intervals() }}) as configured

@@ -8,7 +8,7 @@ configured as (
 ),
 
 -- Runs that were to bring their connection up to date. One that gave way to another run
--- of its connection tells nothing of it.
+-- of its connection tells nothing of it, nor does one whose clock was ahead.
 syncs as (
     select
         source_system,
@@ -25,6 +25,7 @@ syncs as (
     where
         is_sync
         and coalesce(error_type, '') not in ('WarehouseBusy', 'LeaseLost')
+        and not {{ is_ahead('greatest(started_at, coalesce(ended_at, started_at))') }}
 ),
 
 -- outcome_age: 1 is the newest of its outcome.
