@@ -1,12 +1,14 @@
 """The job log: five event types, appended, never changed, never lost.
 
-An event that the warehouse cannot take is spooled to a file, printed as one JSON log
-line, and replayed before anything else on the next run. Inserting an event twice is a
-no-op, so a replay can never double it.
+An event that the warehouse cannot take is spooled to a file, whose name is logged (with the
+event itself where log lines are JSON), and replayed before anything else on the next run.
+Inserting an event twice is a no-op, so a replay can never double it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime as dt
 import json
 import logging
@@ -27,6 +29,7 @@ from loaders.errors import (
     without_secrets,
 )
 from loaders.payloads import admit
+from loaders.private_files import made_private
 from loaders.warehouse import Warehouse
 
 EVENT_TYPES = (
@@ -39,6 +42,12 @@ EVENT_TYPES = (
 JOB_STARTED = "job.started"
 JOB_RUN = "job_run"
 MAX_PAYLOAD_BYTES = 16 * 1024
+_SET_ASIDE = ".unreadable"
+
+_FIELDS = {
+    "event_id", "event_type", "source_system", "connection_name", "object_type", "idem_key",
+    "correlation_id", "trace_id", "created_at", "status", "error_message", "payload",
+}  # fmt: skip
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -49,12 +58,24 @@ class EventNotKept(WarehouseError):
     """Neither the warehouse nor the spool takes an event; it is printed, and that is all."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Spool:
+    """Where events wait for a warehouse, and the files there."""
+
+    directory: Path = Path()
+    waiting: tuple[Path, ...] = ()
+    """The next run writes these events before anything else."""
+    set_aside: tuple[Path, ...] = ()
+    """What could not be read as an event."""
+
+
 def trace_id_from_environment() -> str | None:
     """The trace id of TRACEPARENT (W3C Trace Context, traceparent header), if it is set."""
     match = _TRACEPARENT.fullmatch(os.environ.get("TRACEPARENT", ""))
     return match.group(1) if match else None
 
 
+@made_private()
 def log_event(
     warehouse: Warehouse,
     event_type: str,
@@ -107,14 +128,17 @@ def log_event(
 def replay_spool(warehouse: Warehouse) -> int:
     """Insert the events that earlier runs had to spool; return how many there were.
 
-    Another process may be at the same: what it has inserted is gone. Raises WarehouseError;
-    events not yet inserted stay in the spool.
+    Another process may be at the same: what it has inserted is gone. A file that is no event is
+    set aside, with a warning. Raises WarehouseError; events not yet inserted stay in the spool.
     """
     replayed = 0
-    for path in sorted(spool_dir(warehouse).glob("*.json")):
+    for path in spool(warehouse).waiting:
         try:
-            event = json.loads(path.read_text())
+            event = _read_event(path)
         except FileNotFoundError:
+            continue
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            _set_aside(path, error)
             continue
         warehouse.insert_event(event)
         path.unlink(missing_ok=True)
@@ -126,6 +150,39 @@ def spool_dir(warehouse: Warehouse) -> Path:
     """Where events wait for this warehouse (LANDFALL_SPOOL_DIR, `.landfall/spool`)."""
     base = os.environ.get("LANDFALL_SPOOL_DIR")
     return (Path(base) if base else state_dir() / "spool") / warehouse.target.key
+
+
+def spool(warehouse: Warehouse) -> Spool:
+    """What is in the spool of this warehouse."""
+    directory = spool_dir(warehouse)
+    files = (tuple(sorted(directory.glob(f"*{ending}"))) for ending in (".json", _SET_ASIDE))
+    return Spool(directory, *files)
+
+
+def _read_event(path: Path) -> dict[str, Any]:
+    """An event as `_spool` wrote it. Raises OSError, or what reading something else raises."""
+    event: dict[str, str | None] = json.loads(path.read_text())
+    if {*event} != _FIELDS or event["event_type"] not in EVENT_TYPES or not event["event_id"]:
+        raise ValueError("no event")
+    if not all(value is None or isinstance(value, str) for value in event.values()):
+        raise ValueError("no event")
+    dt.datetime.fromisoformat(event["created_at"] or "")
+    if event["payload"] is not None:
+        admit(event["payload"])
+    return event
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    """Rename a file that is no event: it must hold up no run, and may be all that is left."""
+    aside = path.with_name(f"{path.name}{_SET_ASIDE}")
+    with contextlib.suppress(OSError):  # a directory that is not ours: it is skipped each time
+        path.rename(aside)
+    logger.warning(
+        "warning: %s cannot be read as an event (%s): set aside as %s; look at it, then remove it",
+        path,
+        getattr(error, "strerror", None) or type(error).__name__,
+        aside.name,
+    )
 
 
 def _check(
@@ -180,19 +237,19 @@ def _without_secrets(value: Any) -> Any:
 def _spool(warehouse: Warehouse, event: Mapping[str, Any], error: Exception) -> None:
     directory = spool_dir(warehouse)
     line = json.dumps(event)
-    # The line goes out first: a full disk may refuse the file as well.
-    logger.error("event not written, spooled to %s: %s", directory, line)
-    if not isinstance(error, WarehouseError):
-        logger.error("the insert failed with %s", describe(error))
     path = directory / f"{event['created_at'].replace(':', '')}-{event['event_id']}.json"
     try:
         _write_whole(path, line)
     except OSError as refusal:
+        logger.error("event not written: %s", line)  # it is kept nowhere else
         raise EventNotKept(
             f"{event['event_type']}: neither the warehouse nor the spool takes the event"
             f" ({directory}: {refusal.strerror}), it is in the log line above; make room, or set"
             " LANDFALL_SPOOL_DIR, and run again"
         ) from refusal
+    # A machine's disk may go with its container; JSON log lines are collected, and have it all.
+    why = "" if isinstance(error, WarehouseError) else f": {describe(error)}"
+    logger.warning("event not written, spooled to %s%s", path, why, extra={"event": event})
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -59,6 +59,8 @@ class _JsonFormatter(_Formatter):
             "trace_id": trace_id_from_environment(),
             **self._of,
         }
+        if event := getattr(record, "event", None):  # one that was spooled
+            line["event"] = event
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)

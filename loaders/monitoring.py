@@ -150,17 +150,10 @@ def runs(
     """The newest rows of job_runs, newest first; before them as many of the future."""
     newest_first = "order by started_at desc, correlation_id desc"
     # A warehouse looks for so many ids and reads their payloads only.
-    ids = [
-        row
-        for is_in in ("<=", ">")
-        for row in _rows(
-            warehouse,
-            "job_runs",
-            ("correlation_id",),
-            f"where started_at {is_in} ? {newest_first} limit {limit:d}",
-            [horizon()],
-        )
-    ]
+    ids = []
+    for is_in in ("<=", ">"):
+        clauses = f"where started_at {is_in} ? {newest_first} limit {limit:d}"
+        ids += _rows(warehouse, "job_runs", ("correlation_id",), clauses, [horizon()])
     if not ids:
         return []
     chosen = ", ".join("?" * len(ids))

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from loaders import monitoring, transform
+from loaders.config import shown
 from loaders.dead_letters import open_letters
+from loaders.event_log import Spool, spool
 from loaders.runs import GRACE, ORPHANED, OpenRun, horizon, open_runs
 from loaders.warehouse import Warehouse
 
@@ -39,19 +41,26 @@ class Status:
     runs: list[dict[str, Any]]
     last_began: dt.datetime | None = None
     """When the last run of the log began, where that is longer ago than the views look back."""
+    spool: Spool = dataclasses.field(default_factory=Spool)
 
     @property
     def is_ok(self) -> bool:
-        """Whether every connection is ok; true when there is none, and never was a run."""
-        return self.last_began is None and all(
-            connection["state"] == "ok" for connection in self.connections
-        )
+        """Whether every connection is ok, and no event waits to be written; true when there is no
+        connection, and never was a run."""
+        if self.last_began or self.spool.waiting or self.spool.set_aside:
+            return False
+        return all(connection["state"] == "ok" for connection in self.connections)
 
-    def as_json(self) -> dict[str, list[dict[str, Any]]]:
+    def as_json(self) -> dict[str, Any]:
         """Plain values, times in ISO 8601."""
         return {
             "connections": [_plain(connection) for connection in self.connections],
             "runs": [_plain(run) for run in self.runs],
+            "spool": {
+                "directory": str(self.spool.directory),
+                "waiting": len(self.spool.waiting),
+                "set_aside": len(self.spool.set_aside),
+            },
         }
 
 
@@ -64,7 +73,7 @@ def read(
     reads lack and cannot be made.
     """
     if not warehouse.is_bootstrapped():
-        return Status([], [])
+        return Status([], [], spool=spool(warehouse))
     with warehouse.open():
         monitoring.ensure_views(warehouse)
         found = _read_views(warehouse, limit, run_columns)
@@ -74,7 +83,7 @@ def read(
             if not found.runs:
                 found = dataclasses.replace(found, last_began=last_began)
         _tell_dead_processes(warehouse, found)
-    return found
+    return dataclasses.replace(found, spool=spool(warehouse))
 
 
 def _read_views(warehouse: Warehouse, limit: int, run_columns: Sequence[str]) -> Status:
@@ -102,7 +111,16 @@ def _tell_dead_processes(warehouse: Warehouse, found: Status) -> None:
 
 
 def print_status(found: Status, now: dt.datetime) -> None:
-    """Print the connections and the runs as tables, in colours on a terminal."""
+    """Print the connections and the runs as tables, in colours on a terminal, then the spool."""
+    _print_views(found, now)
+    if waiting := len(found.spool.waiting):
+        where = shown(found.spool.directory)
+        print(f"spool: {waiting} event(s) wait in {where}; the next run writes them")
+    for path in found.spool.set_aside:
+        print(f"spool: {shown(path)} cannot be read as an event; look at it, then remove it")
+
+
+def _print_views(found: Status, now: dt.datetime) -> None:
     if found.last_began:
         began = f"{found.last_began.astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
         print(f"no run within monitoring_days (dbt_project.yml); the last one began {began}")

@@ -40,11 +40,13 @@ def _close(options: argparse.Namespace) -> int:
         replay_spool(warehouse)  # its end may wait there
         run = runs.find_open(warehouse, options.run)
         last_type, last_at = runs.last_event(warehouse, run)
-    print(f"run:         {run.correlation_id}")
-    print(f"began:       {_moment(run.started_at)}")
-    print(f"last event:  {last_type}, {_moment(last_at)}")
-    print(f"process:     {_process(run)}")
-    print(f"if left:     the next run closes it after {_moment(run.ends_by)}")
+    print(
+        f"run:         {run.correlation_id}\n"
+        f"began:       {_moment(run.started_at)}\n"
+        f"last event:  {last_type}, {_moment(last_at)}\n"
+        f"process:     {_process(run)}\n"
+        f"if left:     the next run closes it after {_moment(run.ends_by)}"
+    )
     if run.is_alive():
         raise UsageError(
             f"close: {run.correlation_id} is alive, expected a dead one; end it:"
@@ -61,12 +63,10 @@ def _close(options: argparse.Namespace) -> int:
 
 
 def _process(run: OpenRun) -> str:
-    host, pid = run.payload.get("host"), run.payload.get("pid")
-    if not host or not pid:
-        return "not recorded (a plain dbt command); whether it runs is not known"
-    here = {True: "it runs", False: "it is gone", None: "another machine, boot or container,"}
-    unknown = " of which nothing is known here" if run.is_alive() is None else ""
-    return f"{pid} on {host.get('name')}: {here[run.is_alive()]}{unknown}"
+    host, pid = run.payload.get("host") or {}, run.payload.get("pid")
+    of_whom = f"{pid} on {host.get('name')}" if pid else "not recorded (a plain dbt command)"
+    known = {True: "it runs", False: "it is gone", None: "nothing is known of it here"}
+    return f"{of_whom}: {known[run.is_alive()]}"
 
 
 def _agrees() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import pytest
 from loaders import errors
 from loaders.config import PROJECT_DIR
 from loaders.errors import MAX_MESSAGE, Interrupted, WarehouseError, register_secret
-from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool_dir
+from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool, spool_dir
 from loaders.job import Job
+from loaders.log_lines import configure_logging
 from loaders.warehouse import Warehouse
 
 from .conftest import Project, event_types, events, hostile
@@ -156,15 +159,106 @@ def test_a_payload_over_16_kb_is_refused(warehouse: Warehouse, filler: str) -> N
     assert len(events(warehouse)) == 1
 
 
-def test_an_event_that_the_warehouse_refuses_is_spooled_and_printed(
-    broken: Warehouse, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_event_that_the_warehouse_refuses_is_spooled_and_told(
+    broken: Warehouse, capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
-    with caplog.at_level(logging.ERROR):
+    """To a person in one line with the file; to programs, whose disk may be lost, as a whole."""
+    with own_logging():
+        configure_logging(log_format, debug=False)
         event_id = log(broken, payload={"n": 1})
     [path] = spooled(broken)
-    assert json.loads(path.read_text())["event_id"] == event_id
-    line = next(record.getMessage() for record in caplog.records if event_id in record.getMessage())
-    assert json.loads(line[line.index("{") :])["event_id"] == event_id
+    event = json.loads(path.read_text())
+    assert event["event_id"] == event_id
+    [line] = capsys.readouterr().err.splitlines()
+    if log_format == "text":
+        assert line == f"event not written, spooled to {path}"
+    else:
+        assert json.loads(line)["event"] == event
+
+
+@contextlib.contextmanager
+def own_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+
+
+def no_events(path: Path) -> dict[str, Callable[[], object]]:
+    """What may lie in the spool, or be left there of a file by a disk."""
+    event = json.loads(path.read_text())
+
+    def write(**changes: Any) -> Callable[[], object]:
+        return lambda: path.write_text(json.dumps({**event, **changes}))
+
+    def be_directory() -> None:
+        path.unlink()
+        path.mkdir()
+
+    def be_link() -> None:
+        path.unlink()
+        path.symlink_to(path)
+
+    return {
+        "empty": lambda: path.write_text(""),
+        "zeros": lambda: path.write_bytes(bytes(80)),
+        "cut off": lambda: path.write_text(json.dumps(event)[:60]),
+        "not UTF-8": lambda: path.write_bytes(b'{"event_id": "\xff"}'),
+        "too deep": lambda: path.write_text("[" * 100_000),
+        "a list": lambda: path.write_text("[]"),
+        "fields lack": lambda: path.write_text('{"event_id": "1"}'),
+        "another field": write(more="x"),
+        "a number": write(error_message=7),
+        "no id": write(event_id=None),
+        "another type": write(event_type="object.upserted"),
+        "no time": write(created_at="yesterday"),
+        "no payload": write(payload="{"),
+        "a directory": be_directory,
+        "a link to itself": be_link,
+    }
+
+
+def test_a_file_that_is_no_event_holds_up_no_run(
+    broken: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(broken)
+    [first] = spooled(broken)
+    kept = first.read_text()
+    mend(broken)
+    for name, spoil in no_events(first).items():
+        caplog.clear()
+        with contextlib.suppress(FileNotFoundError):
+            first.unlink()
+        first.write_text(kept)
+        spoil()
+        good = first.with_name(f"{name}.json")
+        good.write_text(json.dumps({**json.loads(kept), "event_id": name}))
+        assert replay_spool(broken) == 1, name
+        [line] = caplog.messages
+        assert line.startswith(f"warning: {first} cannot be read as an event")
+        [aside] = spool(broken).set_aside
+        assert aside.name in line
+        assert not spool(broken).waiting
+        aside.rmdir() if aside.is_dir() else aside.unlink()
+
+
+def test_a_file_that_cannot_be_renamed_holds_up_no_run_either(
+    broken: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    log(broken)
+    [path] = spooled(broken)
+    path.write_text("")
+    mend(broken)
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert replay_spool(broken) == 0
+    assert spooled(broken) == [path]
 
 
 def test_a_spooled_event_is_replayed_by_the_next_run_before_its_own(
@@ -245,14 +339,14 @@ def test_registered_secrets_never_reach_the_log(
     register_secret(canary)
     message = f"refused: token {canary} and again {canary}"
     log(broken, "job.failed", error_message=message)  # spooled
-    spool = "".join(path.read_text() for path in spooled(broken))
+    text = "".join(path.read_text() for path in spooled(broken))
     mend(broken)
     replay_spool(broken)
     log(broken, "job.failed", error_message=message)
     assert [event["error_message"] for event in events(broken)] == [
         "refused: token *** and again ***"
     ] * 2
-    assert canary not in spool + caplog.text
+    assert canary not in text + caplog.text
 
 
 @pytest.mark.parametrize(

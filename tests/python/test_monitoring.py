@@ -20,6 +20,7 @@ from loaders.cli import main
 from loaders.config import PROJECT_DIR
 from loaders.dead_letters import open_letters
 from loaders.errors import TransformFailed
+from loaders.event_log import spool_dir
 from loaders.items import Observed
 from loaders.job import job_name_for
 from loaders.runs import GRACE, host_identity
@@ -592,7 +593,10 @@ def test_status_as_json_is_what_the_views_hold(
     code, lines = run_status(capsys, "--json")
     told = json.loads("\n".join(lines))
     assert code == 0
-    assert told.keys() == {"connections", "runs"}
+    assert told.keys() == {"connections", "runs", "spool"}
+    assert told["spool"] == {
+        **{"directory": str(spool_dir(monitored)), "waiting": 0, "set_aside": 0},
+    }
     [connection], [run] = told["connections"], told["runs"]
     assert tuple(connection) == monitoring.CONNECTION_COLUMNS
     assert tuple(run) == monitoring.RUN_COLUMNS
@@ -600,6 +604,31 @@ def test_status_as_json_is_what_the_views_hold(
     assert dt.datetime.fromisoformat(run["started_at"]) == began
     assert run["started_at"].endswith("+00:00")
     assert run["objects_by_type"] == {"message": 7, "label": 1}
+
+
+@pytest.mark.parametrize("has_warehouse", [True, False])
+@pytest.mark.parametrize(
+    ("ending", "told"), [("json", "1 event(s) wait"), ("json.unreadable", "look")]
+)
+def test_status_is_not_ok_while_the_spool_holds_something(
+    monitored: Warehouse,
+    capsys: pytest.CaptureFixture[str],
+    has_warehouse: bool,
+    ending: str,
+    told: str,
+) -> None:
+    directory = spool_dir(monitored)
+    directory.mkdir(parents=True)
+    (directory / f"1.{ending}").write_text("{}")
+    if not has_warehouse:
+        monitored.target.path.unlink()
+    code, lines = run_status(capsys)
+    assert code == 1
+    [line] = [line for line in lines if line.startswith("spool: ")]
+    assert told in line
+    assert str(directory) in line
+    (directory / f"1.{ending}").unlink()
+    assert run_status(capsys)[0] == 0
 
 
 def test_status_makes_the_views_that_lack_once_and_logs_nothing(
