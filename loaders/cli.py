@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from loaders.commands import (
@@ -22,9 +24,12 @@ from loaders.commands import (
     status,
     verify,
 )
-from loaders.errors import LandfallError, describe, register_url_password, without_secrets
+from loaders.config import state_dir
+from loaders.errors import LandfallError, describe, without_secrets
 from loaders.log_lines import configure_logging
 from loaders.option_values import bind_relative_times
+from loaders.private_files import made_private
+from loaders.proxies import use_proxies_for_others_alone
 
 logger = logging.getLogger("landfall")
 
@@ -55,17 +60,21 @@ exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
 """
 
 
+@made_private()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors end as one clear line."""
-    for name, value in os.environ.items():
-        if name.lower().endswith("_proxy"):
-            register_url_password(value)
+    use_proxies_for_others_alone()
     options = _parse(bind_relative_times(sys.argv[1:] if arguments is None else arguments))
     one_of_several = getattr(options, "one_of_several", None)
     configure_logging(options.log_format, options.debug, one_of_several)
     try:
         code: int = options.command(options)
+        sys.stdout.flush()
         return code
+    except BrokenPipeError:
+        # Whoever read what is printed (head, say) has enough; the interpreter would say more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except LandfallError as error:
         if options.debug:
             logger.exception("%s", describe(error))
@@ -76,8 +85,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             logger.exception("%s", describe(error))
         else:
-            logger.error("error: %s; run again with --debug for the traceback", describe(error))
+            logger.error("error: %s; %s", describe(error), _next_step(error))
         return 1
+
+
+def _next_step(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        is_state = Path(str(error.filename)).is_relative_to(state_dir())
+        return f"make it writable{', or set LANDFALL_STATE_DIR' if is_state else ''}"
+    return "run again with --debug for the traceback"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -16,9 +16,11 @@ from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourc
 from loaders.items import FetchRequest
 from loaders.json_elements import json_elements
 from loaders.pacing import TokenBucket
+from loaders.proxies import by_proxy
 from loaders.sources.gmail.config import AUTHORISE, SCOPES, GmailConfig
 from loaders.sources.gmail.transport import BadAnswer, NotJson, name_of, new_transport
 
+_API = "https://gmail.googleapis.com"
 PAGE_SIZE = 500
 """Ids in a page of messages.list and history.list, at most (Gmail API v1, maxResults)."""
 _LARGEST_THREAD = 100
@@ -266,7 +268,7 @@ class GmailClient:
             error,
             (*_NETWORK_ERRORS, httplib2.HttpLib2Error, google.auth.exceptions.GoogleAuthError),
         ):
-            cause = type(error).__name__
+            cause = f"{type(error).__name__}{by_proxy(self.config.api_base_url or _API)}"
             self._http().close()  # a reset connection would be kept, and fail the next attempt
         else:
             raise error

@@ -23,6 +23,7 @@ from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourc
 from loaders.items import FetchRequest
 from loaders.json_elements import dedented, indented_elements, json_elements
 from loaders.pacing import TokenBucket
+from loaders.proxies import by_proxy
 from loaders.sources.stripe.config import StripeConfig
 
 PAGE_SIZE = 100
@@ -168,7 +169,7 @@ class StripeClient:
             answer = self._get(path, parameters)
         except requests.RequestException as error:
             # Its text may quote the address, and that may carry a secret of a proxy.
-            cause = type(error).__name__
+            cause = f"{type(error).__name__}{by_proxy(self.config.api_base_url, 'all')}"
         if answer is not None:
             self.served_at = _date(answer) or self.served_at
             if answer.status_code == 200:
