@@ -41,10 +41,9 @@ def open_access(
 ) -> contextlib.AbstractContextManager[Access]:
     """The access to a connection of any source; prints which it is.
 
-    Warns of files with its secrets, or the warehouse's, that others can read.
+    Warns of files with its secrets, or the warehouse's, and of what it stores that others can read.
     """
-    if not connection.is_sandbox:
-        warn_of_open_files(connection, warehouse.target)
+    warn_of_open_files(connection, warehouse.target)
     if connection.source_system == "stripe":
         from loaders.sources.stripe.access import stripe_access
 

@@ -17,6 +17,7 @@ from loaders.ingest import Ingestion, IngestOptions
 from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Unfetched
 from loaders.job import job_name_for, new_correlation_id
 from loaders.landing import Landing
+from loaders.private_files import made_private
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse, open_warehouse
 
@@ -34,6 +35,7 @@ class UpsertResult:
     """inserted, updated, unchanged, deleted, undeleted, stale"""
 
 
+@made_private()
 def upsert_objects(
     objects: Iterable[Mapping[str, Any]],
     *,

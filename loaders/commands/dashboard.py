@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,17 @@ def _dashboard(options: argparse.Namespace) -> int:
 
 
 def _write(output: Path, page: str) -> None:
-    """Write the file whole: whoever serves it never serves half of it. Raises UsageError."""
+    """Write the file whole: whoever serves it never serves half of it; who may read the former
+    one may read this one. Raises UsageError."""
     partial = output.with_name(f"{output.name}.part")
     try:
         partial.write_text(page, encoding="utf-8", newline="\n")
+        if output.exists():
+            partial.chmod(stat.S_IMODE(output.stat().st_mode))
         partial.replace(output)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a read-only disk
+            partial.unlink(missing_ok=True)
         raise UsageError(
             f"dashboard: {output}: cannot be written: {error.strerror}; name another with --output"
         ) from error

@@ -54,6 +54,8 @@ _OWN_VARIABLES = (
 )  # fmt: skip
 
 
+os.umask(0o077)  # as `run.py` has it; what others could read is warned of
+
 DUCKDB, EMULATOR = "duckdb", "emulator"
 
 
