@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from loaders.config import SANDBOX, Connection
 from loaders.configured import Configured, listed, read_configured
-from loaders.errors import UsageError
+from loaders.errors import ConfigError, UsageError
 from loaders.warehouse import Warehouse
 
 _UNREAD = {
@@ -27,8 +27,9 @@ def load_connection(
     """The connection to use: the named one, the only one configured, or the sandbox.
 
     The sandbox is taken unnamed only where nothing is configured, and generated objects get into a
-    local `warehouse` that holds no others. Raises UsageError for that and for an unknown or
-    ambiguous name, ConfigError for broken files and for what is not understood in them.
+    local `warehouse` that holds no others. Raises UsageError for an unknown or ambiguous name;
+    ConfigError where nothing is configured and the sandbox is not to be taken, where a name that
+    the warehouse knows is not configured any more, and for files that are broken or not understood.
     """
     [connection] = load_connections(source_system, [name] if name else None, warehouse)
     return connection
@@ -61,7 +62,10 @@ def load_connections(
         chosen = configured or [SANDBOX]
     for name in chosen:
         if name not in (SANDBOX, *configured):
-            raise UsageError(_unknown(source_system, name, configured))
+            was_run = warehouse and f"{source_system}.{name}" in _real_connections(warehouse)
+            # What a scheduler always runs is no typing error: its configuration is gone.
+            kind = ConfigError if was_run else UsageError
+            raise kind(_unknown(source_system, name, configured))
     if found.others:
         logger.warning("warning: not read: %s", listed(found.others))
     return [Connection(source_system, name) for name in chosen]
@@ -89,13 +93,13 @@ def _unknown(source_system: str, name: str, configured: Sequence[str]) -> str:
 def _allow_sandbox(
     source_system: str, found: Configured, warehouse: Warehouse | None, *, everything: bool
 ) -> None:
-    """Raise UsageError where generated objects could land beside others unasked; else name the
+    """Raise ConfigError where generated objects could land beside others unasked; else name the
     variables that are set and not read."""
     unread = sorted(name for name in os.environ if _UNREAD[source_system].fullmatch(name))
     said = f" ({listed(unread)}: set, and not read)" if unread else ""
     steps = f"add [sources.{source_system}.NAME] to .dlt/secrets.toml"
     if reason := _reason_against(found, warehouse, everything=everything):
-        raise UsageError(
+        raise ConfigError(
             f"{source_system}: no connection is configured{said}, and {reason}; {steps},"
             f" or say --connection {SANDBOX}"
         )

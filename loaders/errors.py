@@ -134,8 +134,11 @@ def without_content(text: str) -> str:
 
 def redact(text: str) -> str:
     """One line of at most 500 characters without registered or recognisable secrets."""
-    text = without_secrets(storable(text))
-    text = " ".join(without_content(text).split())
+    return _one_line(without_content(without_secrets(storable(text))))
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 
@@ -237,6 +240,10 @@ class TimedOut(LandfallError):
 
 def describe(error: BaseException) -> str:
     """The one line that users, job.failed and logs get for an error: redacted, truncated."""
+    if isinstance(error, UsageError):  # it quotes what was typed, and no warehouse
+        return _one_line(without_secrets(storable(str(error))))
     if isinstance(error, LandfallError):
         return redact(str(error))
+    if isinstance(error, OSError) and error.filename:
+        return redact(f"{error.filename}: {error.strerror}")
     return redact(f"{type(error).__name__}: {error}")

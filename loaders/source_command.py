@@ -171,7 +171,7 @@ def _each(
     """Run the one connection here, several in a process each."""
     try:
         connections = choose()
-    except (ConfigError, UsageError) as error:
+    except ConfigError as error:
         if not options.dry_run:
             _log_failed_start(warehouse, options.source or SOURCES[0], options.connection, error)
         raise

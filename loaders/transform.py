@@ -21,8 +21,9 @@ from loaders.errors import (
     ConfigError,
     LandfallError,
     TransformFailed,
+    UsageError,
     WarehouseError,
-    describe,
+    redact,
     without_content,
     without_secrets,
 )
@@ -45,6 +46,8 @@ _WRITE_JSON = {"--write-json", "--no-write-json"}
 # What BigQuery says of the MERGE's job; DuckDB says nothing.
 _MERGE_STATISTICS = ("rows_affected", "bytes_processed", "bytes_billed", "slot_ms", "job_id")
 _DEFINITIONS = ("models/marts/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
+# As Python's OSError and DuckDB's IOException quote a path.
+_PATH = re.compile(r"(\[Errno \d+\] [\w ,-]+: |\bIO Error: [\w ,-]+ file )(\"/[^\"]*\"|'/[^']*')")
 _FAILED = {"error", "fail", "runtime error", "partial success"}
 
 
@@ -127,6 +130,19 @@ def _build_once(
         return BuildResult(error=error, seconds=seconds)
     read = _read_results(result.result.results, result.success, target)
     return dataclasses.replace(read, seconds=seconds)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise UsageError for what `dbt build` does not take."""
+    from click.exceptions import ClickException, Exit
+    from dbt.cli.main import build as command
+
+    try:
+        command.make_context("build", [*arguments])
+    except ClickException as error:
+        raise UsageError(f"build: {error.format_message()}") from error
+    except Exit:  # --help was asked for, and dbt shows it once more
+        pass
 
 
 def bootstrap(warehouse: Warehouse) -> None:
@@ -366,10 +382,10 @@ def _said(target: Target, message: str) -> str:
 
 
 def _without_values(message: str) -> str:
-    """A warehouse quotes the values it chokes on; they stay out of every log."""
-    return re.sub(r"\"[^\"]*\"|'[^']*'", "'...'", describe(RuntimeError(message))).removeprefix(
-        "RuntimeError: "
-    )
+    """A warehouse quotes the values it chokes on; they stay out of every log. Of a file, whose
+    path is quoted, too, it says where it is."""
+    text = _PATH.sub(lambda found: f"{found[1]}{found[2][1:-1]}", redact(message))
+    return re.sub(r"\"[^\"]*\"|'[^']*'", "'...'", text)
 
 
 @contextlib.contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import yaml
 
 from loaders.commands.parsers import add_command, warehouse_of
 from loaders.config import configure_dlt
+from loaders.errors import register_secret
 
 
 def add(commands: Any) -> None:
@@ -33,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
 
     warehouse = warehouse_of(options)
     arguments: list[str] = options.dbt_arguments
-    parameters = {"dbt_arguments": _recorded(arguments)}
+    parameters = {"dbt_arguments": _recorded(_without_values(arguments))}
+    transform.check_arguments(arguments)
     job = Job(warehouse, job_name="build", source_system="dbt", parameters=parameters)
 
     def work() -> None:
@@ -56,6 +60,38 @@ def run(options: argparse.Namespace) -> int:
     run_supervised(job, work)
     print(f"run: {job.correlation_id}")
     return 0
+
+
+def _without_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the names alone of --vars; their values are secrets from here on."""
+    shown: list[str] = []
+    for argument in arguments:
+        option, equals, text = argument.partition("=")
+        if shown and shown[-1] == "--vars":
+            shown.append(_names(argument))
+        else:
+            shown.append(f"--vars={_names(text)}" if equals and option == "--vars" else argument)
+    return shown
+
+
+def _names(text: str) -> str:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    named = value if isinstance(value, dict) else {}
+    # As it was typed, and as dbt writes it.
+    for secret in (text, str(value), *_texts(value)):
+        register_secret(secret)
+    return f"{{{', '.join(f'{name}: ***' for name in named)}}}" if named else "***"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def _recorded(arguments: Sequence[str]) -> list[str]:

@@ -109,6 +109,10 @@ def _add_accept_deletions(parser: argparse.ArgumentParser) -> None:
 def _fetch(options: argparse.Namespace) -> int:
     if options.since and options.until and options.since >= options.until:
         raise UsageError("--since: expected a time before --until")
+    if options.objects is not None:
+        from loaders.sources.stripe.config import check_object_types
+
+        check_object_types(options.objects, "--objects")
     return _source_command("fetch", options)
 
 

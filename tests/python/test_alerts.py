@@ -315,6 +315,7 @@ def test_the_runner_and_the_views_agree_on_what_a_run_is_for(monitored: Warehous
 def test_a_run_without_its_connection_ends_with_a_run_of_that(
     monitored: Warehouse, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_job(monitored, connection="nowhere")
     for _ in range(2):
         assert run_main(capsys, "gmail", "--connection", "nowhere")[0] == 2
         run_job(monitored)
@@ -327,6 +328,7 @@ def test_a_run_without_its_connection_ends_with_a_run_of_that(
 def test_a_run_of_no_one_connection_ends_with_any_run_of_the_source(
     warehouse: Warehouse, receiver: Receiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_job(warehouse, connection="nowhere")
     for _ in range(2):
         names = ("--connection", "nowhere", "--connection", "elsewhere")
         assert run_main(capsys, "gmail", *names)[0] == 2

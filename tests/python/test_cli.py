@@ -21,6 +21,7 @@ from loaders.config import PROJECT_DIR, Connection, load_target
 from loaders.connections import load_connection
 from loaders.errors import ConfigError
 from loaders.ingest import Ingestion, IngestOptions
+from loaders.job import Job
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import GmailConfig
 from loaders.warehouse import Warehouse, open_warehouse
@@ -129,12 +130,83 @@ def test_an_unknown_connection_is_one_line_with_the_next_step(
     assert "[sources.gmail.nowhere]" in line
 
 
-def test_a_run_that_cannot_start_is_a_failed_job(
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        pytest.param(["gmail", "--connection", "nowhere"], "'nowhere'", id="connection"),
+        pytest.param(["retry", "gmail", "--connection", "nowhere"], "'nowhere'", id="retry"),
+        pytest.param(["stripe", "--objects", "chargee"], "chargee", id="objects"),
+        pytest.param(["gmail", "--since", "-1d", "--until", "-2d"], "--until", id="period"),
+        pytest.param(["build", "--frist"], "No such option '--frist'", id="dbt's option"),
+        pytest.param(["build", "--threads", "some"], "'some'", id="dbt's value"),
+    ],
+)
+def test_wrong_usage_is_no_run(
+    warehouse: Warehouse,
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    named: str,
+) -> None:
+    """No row, and so no alert; what was typed is shown."""
+    configure(project, '[sources.gmail.one]\naccess_token = "x"\n')
+    code, _, err = run_main(capsys, *arguments)
+    assert code == 2
+    assert named in one_line(err)
+    assert event_types(warehouse) == []
+
+
+def test_a_run_whose_configuration_is_gone_is_a_failed_job(
     warehouse: Warehouse, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_main(capsys, "gmail", "--connection", "nowhere")[0] == 2
-    assert event_types(warehouse) == ["job.started", "job.failed"]
-    assert events(warehouse)[-1]["payload"]["error_type"] == "UsageError"
+    """A scheduler's log must show it."""
+    job = Job(warehouse, job_name="j", source_system="gmail", connection_name="me")
+    job.start()
+    job.complete({})
+    for arguments in (["gmail", "--connection", "me"], ["gmail"]):
+        assert run_main(capsys, *arguments)[0] == 2
+        assert event_types(warehouse)[-2:] == ["job.started", "job.failed"]
+        assert events(warehouse)[-1]["payload"]["error_type"] == "ConfigError"
+
+
+def test_who_stops_reading_is_told_nothing(
+    warehouse: Warehouse, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `status | head` does."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stdout, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stdout)
+        assert cli.main(["status"]) == 141
+    assert capfd.readouterr().err == ""
+
+
+READ_ONLY = {
+    "state": ("LANDFALL_STATE_DIR", ["gmail", "--sandbox-size", "4"]),
+    "warehouse": ("LANDFALL_DUCKDB_PATH", ["gmail", "--sandbox-size", "4"]),
+    "dashboard": ("", ["dashboard", "--output", "{path}"]),
+}
+
+
+@pytest.mark.parametrize("place", READ_ONLY)
+def test_a_place_that_takes_no_file_is_one_line(
+    warehouse: Warehouse,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    """/proc takes none, not even root's."""
+    variable, arguments = READ_ONLY[place]
+    path = "/proc/sys/landfall"
+    if variable:
+        monkeypatch.setenv(variable, path)
+    code, _, err = run_main(capsys, *(each.format(path=path) for each in arguments))
+    assert code in (1, 2)
+    line = err.strip().splitlines()[-1]
+    assert path in line
+    assert "Errno" not in line
+    assert "--debug" not in line
+    assert "Traceback" not in err
 
 
 def configure(project: Project, text: str, name: str = "secrets.toml") -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from loaders import errors
+from loaders import errors, transform
+from loaders.commands import build
 from loaders.config import PROJECT_DIR, load_target
 from loaders.errors import MAX_MESSAGE, WarehouseError, redact, register_secret
 from loaders.event_log import log_event
@@ -249,6 +250,47 @@ def test_an_event_s_payload_is_blanked_and_stays_json(warehouse: Warehouse) -> N
     assert leaks({"event": json.dumps(event, default=str).encode()}, WORD) == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["--vars", f"{{pin: {WORD}, days: 3}}"], ["--vars", "{pin: ***, days: ***}"]),
+        ([f"--vars={{pin: [{WORD}]}}", "-s", "x"], ["--vars={pin: ***}", "-s", "x"]),
+        (["--vars", f"pin: {{deep: {WORD}}}"], ["--vars", "{pin: ***}"]),
+        (["--vars", f"{{pin: {WORD}"], ["--vars", "***"]),
+        (["--vars", ""], ["--vars", "***"]),
+        (["--select", "a", "--vars"], ["--select", "a", "--vars"]),
+    ],
+)
+def test_of_variables_the_names_alone_are_shown(
+    own_secrets: None, typed: list[str], shown: list[str]
+) -> None:
+    assert build._without_values(typed) == shown
+    assert leaks({"it": errors.without_secrets(" ".join(typed)).encode()}, WORD) == []
+
+
+@pytest.mark.slow
+def test_a_variable_s_value_is_nowhere(
+    warehouse: Warehouse, project: Project, own_secrets: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--vars", f"{{harmless: {WORD}, pin: 7351}}", "--select", "accepted_violations")
+    code, out, err = run_main(capsys, "build", *asked)
+    assert code == 0, err
+    told = {"said": (out + err).encode(), **files_below(project.state_dir)}
+    told["log"] = json.dumps(events(warehouse), default=str).encode()
+    assert leaks(told, WORD) == []
+    assert leaks(told, "'pin': 7351") + leaks(told, "pin: 7351") == []
+
+
+def test_a_path_is_shown_and_a_value_is_not() -> None:
+    said = transform._without_values(
+        "[Errno 30] Read-only file system: '/srv/target/manifest.json' of 'dear diary'"
+        ' IO Error: Cannot open file "/srv/it.duckdb": Read-only, "dear diary"'
+    )
+    assert "/srv/target/manifest.json" in said
+    assert "/srv/it.duckdb" in said
+    assert "diary" not in said
+
+
 def test_a_wrong_command_line_is_not_repeated_with_its_key(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,7 +469,9 @@ def test_a_mailbox_s_secrets_and_mail_are_nowhere(
     monkeypatch.setenv("HTTP_PROXY", f"http://user:{WORD}@127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    assert canaries.run("gmail")[0] == 1
+    monkeypatch.setenv("SOURCES__GMAIL__ACCT1__API_BASE_URL", "http://gmail.invalid")
+    code, said = canaries.run("gmail")
+    assert (code, "by the proxy 127.0.0.1:9 (HTTP_PROXY)" in said) == (1, True)
     monkeypatch.delenv("HTTP_PROXY")
     url = apis.base_url.replace("://", f"://user:{WORD}@")
     monkeypatch.setenv("SOURCES__GMAIL__ACCT1__API_BASE_URL", url)

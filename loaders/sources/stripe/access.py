@@ -13,7 +13,6 @@ from loaders.sources.stripe.config import (
     SANDBOX_KEY,
     SANDBOX_REQUESTS_PER_SECOND,
     StripeConfig,
-    check_object_types,
 )
 from loaders.sources.stripe.source import StripeSource
 from loaders.warehouse import Warehouse
@@ -43,7 +42,6 @@ def stripe_access(
             config = StripeConfig.from_connection(connection, **fixed)
             if options.objects is None:
                 return config
-            check_object_types(options.objects, "--objects")
             return dataclasses.replace(config, objects=options.objects)
 
         yield Access(
