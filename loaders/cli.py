@@ -90,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _next_step(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename:
-        is_state = Path(str(error.filename)).is_relative_to(state_dir())
-        return f"make it writable{', or set LANDFALL_STATE_DIR' if is_state else ''}"
+    filename = getattr(error, "filename", None)
+    if filename and Path(str(filename)).is_relative_to(state_dir()):
+        return "make it writable, or set LANDFALL_STATE_DIR"
     return "run again with --debug for the traceback"
 
 

@@ -326,6 +326,12 @@ def merge_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs land, and neither merge nor check: for what a run does besides."""
+    monkeypatch.setattr(transform, "build", lambda *_, **__: transform.BuildResult())
+
+
+@pytest.fixture
 def core_build(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
     """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
     monkeypatch.setattr(

@@ -32,7 +32,7 @@ def open_to_others(directory: Path) -> list[str]:
 
 
 def test_what_commands_make_is_their_user_s_alone(
-    project: Project, capsys: pytest.CaptureFixture[str], merge_only: None
+    project: Project, capsys: pytest.CaptureFixture[str], no_build: None
 ) -> None:
     """The warehouse, and what waits, lies or is logged beside it."""
     before = open_to_others(project.directory)
@@ -104,7 +104,7 @@ def test_what_others_can_read_of_what_is_stored_is_one_line_with_the_fix(
     warehouse: Warehouse,
     project: Project,
     capsys: pytest.CaptureFixture[str],
-    merge_only: None,
+    no_build: None,
     command: str,
 ) -> None:
     project.duckdb_path.chmod(0o640)

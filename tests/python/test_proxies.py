@@ -58,7 +58,7 @@ def test_the_sandbox_is_reached_where_a_proxy_is_set(
     environment: pytest.MonkeyPatch,
     warehouse: Warehouse,
     sandbox: Sandbox,
-    merge_only: None,
+    no_build: None,
     source: str,
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
