@@ -138,9 +138,12 @@ class BigQueryWarehouse(Warehouse):
             f"insert into {table} ({', '.join(columns)})"
             f" select {', '.join(self.event_value(name) for name in columns)}"
             f" from (select 1 as one) where not exists (select 1 from {table}"
-            " where event_id = ? and created_at = cast(? as timestamp))"
+            " where event_id = ? and created_at between"
+            " timestamp_sub(cast(? as timestamp), interval 7 day)"
+            " and timestamp_add(cast(? as timestamp), interval 7 day))"
         )
-        parameters = (*columns.values(), event_id, event["created_at"])
+        # Two that close a run at once name one event_id and two times: the times prune alone.
+        parameters = (*columns.values(), event_id, *[event["created_at"]] * 2)
         try:
             self._query(statement, parameters, job_id=event_id)
         except google_errors.Conflict:
