@@ -25,8 +25,10 @@ CLOCK_ERROR = 86_400
 by its word all events are there, of what is newer only those before one that was seen."""
 _EVENTS_AT_ONCE = 10_000
 """Events of a window, at most, unless they are of one second."""
-# Stripe tells of these objects and not of the charge that they change.
-_CHANGE_THEIR_CHARGE = ("refund", "dispute")
+_CHANGE_THEIR_CHARGE = {"refund": "charge", "dispute": "charge", "payment_intent": "latest_charge"}
+"""Stripe tells of these objects, and not always of the charge that they change, which is here."""
+_OF_NO_OBJECT = ("invoice.upcoming",)
+"""Types of events about what is not there yet: a preview, without an id or with one of its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,13 +145,23 @@ def _changes(event: Mapping[str, Any]) -> Iterator[Event]:
         raise TransientSourceError(
             "stripe: events.list: an event without an object; run again later"
         ) from error
+    if event.get("type") in _OF_NO_OBJECT:
+        return
     if kind in KINDS and isinstance(object_id, str) and object_id:
         created = changed.get("created")
         yield Event(event_id, at, kind, object_id, created if isinstance(created, int) else None)
-        charge = changed.get("charge") if kind in _CHANGE_THEIR_CHARGE else None
-        charge_id = charge.get("id") if isinstance(charge, dict) else charge
-        if isinstance(charge_id, str) and charge_id:
-            yield Event(event_id, at, "charge", charge_id, None)
+        for charge in _charges(kind, changed):
+            charge_id = charge.get("id") if isinstance(charge, dict) else charge
+            if isinstance(charge_id, str) and charge_id:
+                yield Event(event_id, at, "charge", charge_id, None)
+
+
+def _charges(kind: str, changed: Mapping[str, Any]) -> list[Any]:
+    """What an object names as its charge; of a payment intent before 2022-11-15 all of a list."""
+    charges = changed.get("charges") if kind == "payment_intent" else None
+    listed = charges.get("data") if isinstance(charges, dict) else None
+    named = changed.get(_CHANGE_THEIR_CHARGE.get(kind, ""))
+    return [named, *(listed if isinstance(listed, list) else ())]
 
 
 def _seconds(value: Any) -> int:
