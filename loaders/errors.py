@@ -202,6 +202,13 @@ class ForeignAnswer(TransientSourceError):
     """Something else than the source answers, a proxy or sign-in page: no object is to blame."""
 
 
+class AskedToPause(SourceError):
+    """The source asks for a pause that the run has no time for: no object is to blame."""
+
+    exit_code = 75  # EX_TEMPFAIL
+    retryable = True
+
+
 class Cancelled(SourceError):
     """The run is ending: nothing more is read, and no object is to blame."""
 

@@ -16,7 +16,14 @@ from loaders.batch_size import FIRST, BatchSize
 from loaders.config import SOURCES
 from loaders.dead_letters import DeadLetter
 from loaders.deletions import Brake, DeletionsHeldBack
-from loaders.errors import LandfallError, LandingError, SourceError, TransformFailed, describe
+from loaders.errors import (
+    AskedToPause,
+    LandfallError,
+    LandingError,
+    SourceError,
+    TransformFailed,
+    describe,
+)
 from loaders.items import (
     Cursor,
     Deleted,
@@ -196,9 +203,13 @@ class Ingestion:
             request = self._where_it_stands(usage, began, landing, dry_run)
             brake = Brake(request)
             items = itertools.chain(self._replay(request, source, landing), source.fetch(request))
-            for item in brake.guard(items):
-                crashpoints.reached("extract.first_object")
-                self._take(item, landing, tally)
+            try:
+                for item in brake.guard(items):
+                    crashpoints.reached("extract.first_object")
+                    self._take(item, landing, tally)
+            except AskedToPause:
+                landing.flush()
+                raise
             landing.flush()
             self._vanished = brake.vanished
             # A letter may be settled by a tombstone that is held back.
@@ -414,7 +425,7 @@ class Ingestion:
             stored=stored,
             say=self._progress.note,
             cancelled=self.job.cancelled,
-            must_stop=lambda: time.monotonic() - began > options.max_duration,
+            seconds_left=lambda: options.max_duration - (time.monotonic() - began),
             max_objects=options.max_objects,
             since=options.since,
             until=options.until,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loaders.erased import Erased
+from loaders.errors import AskedToPause
 
 if TYPE_CHECKING:
     from loaders.dead_letters import DeadLetter
@@ -153,8 +154,8 @@ class FetchRequest:
     """What the warehouse holds of this connection."""
     cancelled: threading.Event
     """Set when the run ends early: stop waiting and retrying."""
-    must_stop: Callable[[], bool] = lambda: False
-    """Whether the time for fetching is over."""
+    seconds_left: Callable[[], float] = lambda: 300.0
+    """Of the time for fetching; pauses that the source asks for end in it."""
     say: Callable[[str], None] = lambda text: None
     """Tell the person who watches the run."""
     erased: Erased = dataclasses.field(default_factory=Erased)
@@ -188,6 +189,20 @@ class FetchRequest:
     """Set by the source: dead letters that a retry has dealt with, by their ids."""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Set by the source: what it tells of itself in the telemetry; no content."""
+
+    def must_stop(self) -> bool:
+        """Whether the time for fetching is over."""
+        return self.seconds_left() < 0
+
+    def check_pause(self, seconds: float, asked_by: str) -> None:
+        """Raise AskedToPause where the run has no time for a pause; `asked_by` names the call."""
+        # When the time is over, what is under way is finished all the same.
+        if seconds > max(60.0, self.seconds_left()):
+            pause = dt.timedelta(seconds=round(seconds))
+            raise AskedToPause(
+                f"{asked_by}: asked to pause for {pause}, which is longer than this run may take;"
+                " what was read is landed, run again after that time"
+            )
 
 
 class Source(Protocol):

@@ -1,10 +1,15 @@
-"""Pacing: no more units a second than a quota allows, whatever the number of threads."""
+"""Pacing: no more units a second than a quota allows, whatever the number of threads, and the
+pauses that a source asks for."""
 
 from __future__ import annotations
 
+import datetime as dt
+import email.utils
+import math
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 _SHARE = 0.98
 """Of the quota is used steadily; the rest is the burst, so that no window holds more."""
@@ -12,6 +17,41 @@ _SLOWER = 0.7
 _SLOWEST = 0.05
 _RECOVERY_SECONDS = 60.0
 """From half the rate back to all of it."""
+_LONGEST_PAUSE = 366 * 86_400.0
+_RETRY_AFTER = re.compile(r"(?i)\bretry after (\d{4}-\d\d-\d\dT[\d:.]+Z)")
+
+
+def asked_pause(headers: Mapping[str, str], text: str = "") -> float:
+    """Seconds for which an answer asks to be left alone; 0 when it does not.
+
+    By Retry-After (RFC 9110, section 10.2.3: seconds or a date), or by the time that Gmail writes
+    into the text of an error. What is a time counts from the answer's own Date: this clock may be
+    wrong.
+    """
+    asked = headers.get("retry-after") or ""
+    found = _RETRY_AFTER.search(text)
+    pauses = [0.0, _until(found.group(1) if found else "", headers)]
+    try:
+        pauses.append(float(asked))
+    except ValueError:
+        pauses.append(_until(asked, headers))
+    return min(max(filter(math.isfinite, pauses)), _LONGEST_PAUSE)
+
+
+def _until(moment: str, headers: Mapping[str, str]) -> float:
+    """Seconds from an answer's Date to a moment; 0 for what is none."""
+    then, now = _moment(moment), _moment(headers.get("date") or "") or dt.datetime.now(dt.UTC)
+    return 0.0 if then is None else (then - now).total_seconds()
+
+
+def _moment(text: str) -> dt.datetime | None:
+    for read in (dt.datetime.fromisoformat, email.utils.parsedate_to_datetime):
+        try:
+            moment = read(text)
+        except ValueError:
+            continue
+        return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return None
 
 
 class TokenBucket:

@@ -158,7 +158,7 @@ def ours(base_url: str, quota: str, reading: Reading) -> None:
         usage=Usage(),
         stored=Stored(cast(Any, None), "gmail", "bench", is_empty=True),
         cancelled=threading.Event(),
-        must_stop=reading.is_over.is_set,
+        seconds_left=lambda: -1.0 if reading.is_over.is_set() else 300.0,
     )
     try:
         for item in source.fetch(request):

@@ -8,6 +8,8 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import datetime as dt
+import email.utils
 import functools
 import http.server
 import json
@@ -23,7 +25,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loaders.errors import ForeignAnswer, SourceError, TransientSourceError
+from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
 from loaders.items import FetchRequest, ObservationClock, Usage
 from loaders.pacing import TokenBucket
 from loaders.sandbox import Sandbox
@@ -250,15 +252,45 @@ def test_back_off_grows_and_is_jittered(server: Server) -> None:
         assert ceiling / 2 <= seconds <= ceiling
 
 
+PAUSES: dict[str, Callable[[dt.datetime], str]] = {
+    "seconds": lambda until: str(round((until - dt.datetime.now(dt.UTC)).total_seconds())),
+    "date": lambda until: email.utils.format_datetime(until, usegmt=True),
+    "ISO date": lambda until: until.isoformat(),
+}
+"""Retry-After, in the forms that it has."""
+
+
+@pytest.mark.parametrize("form", PAUSES)
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_honoured(server: Server, status: int) -> None:
-    server.answers = [Answer.error(status, {"Retry-After": "17"}), Answer()]
-    assert sum(waits_of(new_client(server.url))) == pytest.approx(17.0, abs=0.01)
+def test_retry_after_is_honoured(server: Server, status: int, form: str) -> None:
+    now = dt.datetime.now(dt.UTC)
+    server.answers = [
+        Answer.error(status, {"Retry-After": PAUSES[form](now + dt.timedelta(seconds=170))}),
+        Answer(),
+    ]
+    assert sum(waits_of(new_client(server.url))) == pytest.approx(170.0, abs=2)
 
 
-@pytest.mark.parametrize(
-    "value", ["", "soon", "-5", "Wed, 21 Oct 2037 07:28:00 GMT"], ids=["none", "text", "-5", "date"]
-)
+def test_a_pause_counts_from_the_answer_s_own_date(server: Server) -> None:
+    """This machine's clock may be wrong."""
+    then = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    headers = {
+        "Date": email.utils.format_datetime(then, usegmt=True),
+        "Retry-After": PAUSES["date"](then + dt.timedelta(seconds=170)),
+    }
+    server.answers = [Answer.error(503, headers), Answer()]
+    assert sum(waits_of(new_client(server.url))) == pytest.approx(170.0, abs=0.01)
+
+
+def test_a_pause_that_the_run_has_no_time_for_ends_it_at_once(server: Server) -> None:
+    server.answers = [Answer.error(429, {"Retry-After": "900"})]
+    error = refusal(new_client(server.url), new_request(seconds_left=lambda: 600.0))
+    assert type(error) is AskedToPause
+    assert "stripe: charges.list: asked to pause for 0:15:00" in str(error)
+    assert len(server.heard) == 1
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5"], ids=["none", "text", "-5"])
 def test_a_retry_after_that_is_no_number_of_seconds_leaves_the_back_off(
     server: Server, value: str
 ) -> None:
@@ -492,6 +524,14 @@ def test_no_second_has_more_calls_than_the_rate_limit(
             "sources.stripe.acct1.stripe_account",
             id="403 of an account",
         ),
+        pytest.param(
+            400,
+            {"type": "invalid_request_error", "message": "Invalid Stripe API version: 2027-01-01"},
+            SourceError,
+            f"does not take the API version '{API_VERSION}'; correct"
+            " sources.stripe.acct1.api_version",
+            id="400 of a version",
+        ),
     ],
 )
 def test_a_refusal_is_of_its_kind_and_quotes_names_alone(
@@ -608,6 +648,44 @@ def test_a_success_without_json_is_asked_for_again(
     }
     calls[method]()
     assert (request.usage.api_calls, request.usage.retries) == (3, 2)
+
+
+def event(kind: str, event_type: str = "x.updated", **members: Any) -> dict[str, Any]:
+    changed = {"object": kind, "id": f"{kind}_1", **members}
+    return {"id": "evt_1", "type": event_type, "created": 5, "data": {"object": changed}}
+
+
+@pytest.mark.parametrize(
+    ("told", "changed"),
+    [
+        pytest.param(event("invoice", "invoice.upcoming"), [], id="preview with an id"),
+        pytest.param(event("invoice", "invoice.upcoming", id=None), [], id="preview without one"),
+        pytest.param(event("invoice"), ["invoice_1"], id="invoice"),
+        pytest.param(
+            event("payment_intent", latest_charge="ch_1"), ["payment_intent_1", "ch_1"], id="intent"
+        ),
+        pytest.param(
+            event("payment_intent", latest_charge={"id": "ch_1"}),
+            ["payment_intent_1", "ch_1"],
+            id="expanded",
+        ),
+        pytest.param(
+            event("payment_intent", charges={"data": [{"id": "ch_2"}, {"id": "ch_1"}]}),
+            ["payment_intent_1", "ch_2", "ch_1"],
+            id="intent before 2022-11-15",
+        ),
+        pytest.param(event("payment_intent", charges=[]), ["payment_intent_1"], id="no charge"),
+        pytest.param(event("refund", charge="ch_1"), ["refund_1", "ch_1"], id="refund"),
+        pytest.param(event("dispute", charge=None), ["dispute_1"], id="dispute"),
+    ],
+)
+def test_an_event_tells_of_what_is_there_and_of_its_charges(
+    server: Server, told: dict[str, Any], changed: list[str]
+) -> None:
+    page = {"object": "list", "data": [told], "has_more": False}
+    server.answers = [Answer(body=json.dumps(page).encode())]
+    [window] = read_windows(new_client(server.url), new_request(), 0)
+    assert [each.object_id for each in window.events] == changed
 
 
 OBJECT_TEXTS = {

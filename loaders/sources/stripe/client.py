@@ -22,7 +22,7 @@ import requests
 from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError, redact
 from loaders.items import FetchRequest
 from loaders.json_elements import dedented, indented_elements, json_elements
-from loaders.pacing import TokenBucket
+from loaders.pacing import TokenBucket, asked_pause
 from loaders.proxies import by_proxy
 from loaders.sources.stripe.config import StripeConfig
 
@@ -32,6 +32,7 @@ PAGE_SIZE = 100
 _NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 _PERMISSION = re.compile(r"\brak_\w{1,64}", re.ASCII)
 _LONGEST_WAIT = 60.0
+_OF_VERSION = re.compile(r"(?i)\bstripe api version\b|\bstripe-version\b")
 _BODY_PIECE = 4 * 1024 * 1024
 
 
@@ -81,8 +82,8 @@ class StripeClient:
     Every call waits for the rate limit, of the account and of its endpoint. What is refused for
     its rate, or failed on Stripe's side or the way there, is repeated with jittered exponential
     back-off, honouring Retry-After; so is a success that is no JSON. All methods raise NotFound,
-    PermissionDenied, RequestRefused, KeyRefused, Cancelled, SourceError (the account is not
-    accepted), TransientSourceError (retries are used up), ForeignAnswer.
+    PermissionDenied, RequestRefused, KeyRefused, Cancelled, SourceError (the account or the version
+    is not accepted), TransientSourceError (retries are used up), ForeignAnswer, AskedToPause.
     """
 
     def __init__(self, connection_name: str, config: StripeConfig) -> None:
@@ -152,6 +153,7 @@ class StripeClient:
             if answer is not None:
                 return answer
             request.usage.add(retries=1, throttled=wait)
+            request.check_pause(wait, f"stripe: {endpoint}")
             _wait(request, wait)
         raise AssertionError("unreachable: the last attempt raises")
 
@@ -183,7 +185,7 @@ class StripeClient:
                 raise self._permanent(endpoint, answer, object_id)
             is_throttled = answer.status_code == 429
             cause = f"{answer.status_code} {_error(answer)[0]}"
-            retry_after = _retry_after(answer)
+            retry_after = asked_pause(answer.headers)
         if attempt >= self.config.max_attempts:
             raise TransientSourceError(
                 f"stripe: {endpoint} failed {attempt} times, last with {cause}; run again later"
@@ -234,6 +236,11 @@ class StripeClient:
                 f"{said}: the key lacks the permission {permission or 'for it'}; grant it in"
                 " Stripe's dashboard (with --objects an object type is left out, the event feed"
                 " never)"
+            )
+        if status == 400 and _OF_VERSION.search(_message(answer)):
+            return SourceError(
+                f"{said}: Stripe does not take the API version {self.config.api_version!r}; correct"
+                f" {where}.api_version"
             )
         about = f" ({parameter})" if parameter else ""
         return RequestRefused(f"{said}{about}: see Stripe's page on errors", parameter)
@@ -299,17 +306,24 @@ def _error(answer: _Answer) -> tuple[str, str, str]:
     """
     try:
         error = json.loads(answer.content)["error"]
-        message = str(error.get("message", ""))
-        found = _PERMISSION.search(message)
+        found = _PERMISSION.search(str(error.get("message", "")))
         code = _name(error.get("code")) or _name(error.get("type"))
         return code, _name(error.get("param")), found.group() if found else ""
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "", "", ""
 
 
+def _message(answer: _Answer) -> str:
+    """The text of Stripe's error body, to be looked into and never shown."""
+    try:
+        return str(json.loads(answer.content)["error"].get("message", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
+
+
 def _names(answer: _Answer, object_id: str | None) -> bool:
     """Whether an error is about this object: Stripe quotes the id that it has looked for."""
-    message = str(json.loads(answer.content)["error"].get("message", ""))
+    message = _message(answer)
     return object_id is not None and (
         f"'{object_id}'" in message or message.endswith(f": {object_id}")
     )
@@ -318,13 +332,6 @@ def _names(answer: _Answer, object_id: str | None) -> bool:
 def _name(value: Any) -> str:
     is_name = isinstance(value, str) and _NAME.fullmatch(value) and redact(value) == value
     return value if is_name else ""
-
-
-def _retry_after(answer: _Answer) -> float:
-    try:
-        return max(0.0, min(300.0, float(answer.headers.get("Retry-After", 0))))
-    except ValueError:
-        return 0.0
 
 
 def _date(answer: _Answer) -> dt.datetime | None:
