@@ -234,13 +234,23 @@ def test_a_token_that_the_api_refuses_is_not_stored(
     assert not project.dlt_dir.exists()
 
 
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ({"drop": True}, "cannot be reached"),
+        ({"status": 502, "body": "<html>"}, "neither a token nor OAuth's error"),
+        ({"status": 200, "body": "<html>"}, "neither a token nor OAuth's error"),
+        ({"status": 200, "json": []}, "neither a token nor OAuth's error"),
+        ({"status": 200, "json": "token"}, "neither a token nor OAuth's error"),
+    ],
+)
 def test_a_token_endpoint_that_is_down_is_one_line(
-    project: Project, person: Person, sandbox: Sandbox
+    project: Project, person: Person, sandbox: Sandbox, action: dict[str, Any], said: str
 ) -> None:
-    sandbox.set_faults([{"match": {"method": "token"}, "action": {"drop": True}, "times": None}])
+    sandbox.set_faults([{"match": {"method": "token"}, "action": action, "times": None}])
     code, _, err = person.authorise(browse)
     assert code == 1
-    assert "cannot be reached" in one_line(err)
+    assert said in one_line(err)
 
 
 def test_a_new_token_replaces_the_old_one_and_its_mode(project: Project, person: Person) -> None:

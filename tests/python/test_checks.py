@@ -234,7 +234,16 @@ def test_a_connection_with_runs(
     assert "include_spam_trash has changed" in Checked(capsys).texts["cursor"]
     monkeypatch.delenv("SOURCES__GMAIL__ACCT1__INCLUDE_SPAM_TRASH")
 
-    fault(connected, "getProfile", mutate={"set": {"emailAddress": "bea@example.com"}})
+    other = {"mutate": {"set": {"emailAddress": "bea@example.com"}}}
+    fault(connected, "getProfile", **other)
+    assert Checked(capsys).code == 0  # its messages are there
+    gone = {"status": 404, "reason": "notFound"}
+    connected.set_faults(
+        [
+            {"match": {"method": "getProfile"}, "action": other},
+            {"match": {"method": "messages.get"}, "times": None, "skip": 1, "action": gone},
+        ]
+    )
     checked = Checked(capsys)
     assert (checked.code, checked.failed) == (1, ["cursor"])
     assert "another mailbox" in checked.texts["cursor"]

@@ -11,11 +11,17 @@ from typing import Any, cast
 import pytest
 from google.oauth2.credentials import Credentials
 
-from loaders.errors import Cancelled, ForeignAnswer, TransientSourceError
+from loaders.errors import (
+    AskedToPause,
+    Cancelled,
+    ForeignAnswer,
+    SourceError,
+    TransientSourceError,
+)
 from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Usage
 from loaders.sandbox import Sandbox
 from loaders.sources.gmail import GmailConfig
-from loaders.sources.gmail.client import GmailClient, NotFound
+from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.fetching import (
     ATTACHMENT,
     MAX_WAITING_BYTES,
@@ -186,6 +192,55 @@ def test_nothing_is_set_aside_without_a_message_that_can_be_read() -> None:
     assert read(fetcher, "a", "b") == []
     with pytest.raises(TransientSourceError, match=r"2 message.* none could be read"):
         fetcher.require_an_answer()
+
+
+def forbid(message_id: str) -> bytes:
+    raise RequestRefused(f"gmail: messages.get refused with 403 forbidden: {message_id}")
+
+
+def test_a_refusal_concerns_one_message_unless_others_are_refused_too() -> None:
+    fetcher = new_fetcher(ScriptedClient(lambda key: forbid(key) if key == "a" else b"{}"))
+    assert len(read(fetcher, *"abc")) == 2
+    assert list(fetcher.unfetched) == ["a"]
+    fetcher.require_an_answer()
+
+    calls = list[str]()
+
+    def message(message_id: str) -> bytes:
+        calls.append(message_id)
+        return b"{}" if len(calls) <= 2 else forbid(message_id)
+
+    with pytest.raises(SourceError, match="403 forbidden: b") as raised:
+        read(new_fetcher(ScriptedClient(message, workers=1)), *"abcdefghijkl")
+    assert not raised.value.retryable
+
+
+@pytest.mark.parametrize("fail", [refuse, forbid])
+def test_reading_ends_when_nothing_could_be_read_of_many(fail: Callable[[str], bytes]) -> None:
+    calls = list[str]()
+
+    def message(message_id: str) -> bytes:
+        calls.append(message_id)
+        return fail(message_id)
+
+    fetcher = new_fetcher(ScriptedClient(message, workers=1))
+    assert read(fetcher, *(f"m{number}" for number in range(1_000))) == []
+    assert len(calls) < 150
+    with pytest.raises(SourceError, match="none could be read, the last with: gmail") as raised:
+        fetcher.require_an_answer()
+    assert raised.value.retryable is (fail is refuse)
+
+
+def test_what_was_read_beside_a_pause_is_kept() -> None:
+    def message(message_id: str) -> bytes:
+        if message_id == "b":
+            raise AskedToPause("gmail: messages.get: asked to pause")
+        return b"{}"
+
+    fetcher = new_fetcher(ScriptedClient(message))
+    with pytest.raises(AskedToPause):
+        read(fetcher, *"abcd")
+    assert fetcher.fetched == set("acd")
 
 
 def test_a_message_is_no_witness_of_its_own_failure() -> None:

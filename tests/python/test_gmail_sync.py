@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from loaders import crashpoints, ingest
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import AskedToPause, SourceError, TransientSourceError
 from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions
 from loaders.items import FetchRequest, Item, ObservationClock, Observed
 from loaders.sandbox import Sandbox
@@ -144,8 +144,118 @@ def test_expired_history_is_made_up_for_by_a_snapshot(
     assert mailbox.stats()["units"] == 2
 
 
-@pytest.mark.parametrize("status", [400, 403, 500])
-def test_only_404_is_taken_for_expired_history(
+@pytest.mark.parametrize("status", [400, 410])
+def test_history_that_is_refused_as_nothing_else_is_made_up_for_by_a_snapshot(
+    warehouse: Warehouse, mailbox: Sandbox, status: int
+) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.change(deliver=2, delete=mailbox.live_ids()[:1])
+    fault(mailbox, "history.list", times=1, status=status, reason="invalidArgument")
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert run.telemetry["mode"] == "resync"
+    assert_mirrors(warehouse, mailbox)
+    assert run_gmail(warehouse, mailbox).telemetry["mode"] == "incremental"
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, "notFound"), (400, "failedPrecondition")])
+def test_a_mailbox_without_history_is_stored_all_the_same(
+    warehouse: Warehouse, mailbox: Sandbox, status: int, reason: str
+) -> None:
+    """Gmail answers so to the current id of some mailboxes: their snapshot stays open."""
+    fault(mailbox, "history.list", times=None, status=status, reason=reason)
+    for number in range(3):
+        if number:
+            trashed, deleted, *labelled = mailbox.live_ids()[:4]
+            mailbox.change(
+                deliver=number, delete=[deleted], labels={"ids": labelled, "add": ["Label_4"]}
+            )
+            mailbox.change(labels={"ids": [trashed], "add": ["TRASH"]})
+        run = run_gmail(warehouse, mailbox)
+        assert run.error is None
+        assert run.telemetry["without_history"] is True
+        assert run.telemetry["has_more"] is False
+        assert_accounted(run.telemetry)
+        assert_mirrors(warehouse, mailbox)
+        assert (position(warehouse) or {})["snapshot"] in ("backfill", "resync")
+    mailbox.set_faults([])
+    run = run_gmail(warehouse, mailbox)
+    assert "snapshot" not in (position(warehouse) or {})
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_message_that_a_listing_without_history_skips_is_asked_for(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    skipped = {"mutate": {"set": {"messages": [{"id": mailbox.live_ids()[0]}]}}}
+    mailbox.set_faults(
+        [
+            {
+                "match": {"method": "history.list"},
+                "times": None,
+                "action": {"status": 404, "reason": "notFound"},
+            },
+            {"match": {"method": "messages.list"}, "action": skipped},
+        ]
+    )
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert run.counts.get("deleted") is None
+    assert_mirrors(warehouse, mailbox)
+
+
+def test_a_label_that_cannot_be_listed_is_named_and_left_out(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    done = mailbox.change(labels={"ids": mailbox.live_ids()[:9], "add": ["Label_4"]})
+    mailbox.settings(history_expired_before=done["history_id"])
+    refusal = {"status": 400, "reason": "invalidArgument"}
+    match = {"method": "messages.list"}
+    mailbox.set_faults([{"match": match, "skip": 3, "action": refusal}])
+    run = run_gmail(warehouse, mailbox)
+    assert run.error is None
+    assert len(run.telemetry["unlisted_labels"]) == 1
+    assert_mirrors(warehouse, mailbox)
+
+    mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
+    mailbox.set_faults([{"match": match, "skip": 1, "times": None, "action": refusal}])
+    run = run_gmail(warehouse, mailbox)
+    assert isinstance(run.error, SourceError)
+    assert "messages.list refused with 400" in str(run.error)
+
+
+def test_what_was_read_before_a_pause_that_takes_too_long_is_landed(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    mailbox.set_faults(
+        [
+            {
+                "match": {"method": "messages.get"},
+                "skip": 12,
+                "times": None,
+                "action": {"status": 429, "retry_after": 9_000},
+            }
+        ]
+    )
+    run = run_gmail(warehouse, mailbox)
+    assert type(run.error) is AskedToPause
+    assert run.error.exit_code == 75
+    failed = events(warehouse, run.correlation_id)[-1]
+    assert failed["event_type"] == "job.failed"
+    assert failed["payload"]["retryable"] is True
+    [(landed,)] = warehouse.execute("select count(*) from events_staging.landed_objects")
+    assert landed > 0
+    mailbox.set_faults([])
+    mailbox.reset_stats()
+    assert run_gmail(warehouse, mailbox).error is None
+    assert fetched(mailbox) == len(mailbox.live_ids()) - landed
+    assert_mirrors(warehouse, mailbox)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_only_a_refusal_is_taken_for_expired_history(
     warehouse: Warehouse, mailbox: Sandbox, status: int
 ) -> None:
     run_gmail(warehouse, mailbox)
@@ -361,14 +471,52 @@ def test_another_mailbox_behind_the_same_name_is_refused(
 ) -> None:
     run_gmail(warehouse, mailbox)
     before = live(warehouse)
-    mailbox.settings(history_expired_before=mailbox.change(deliver=1)["history_id"])
-    other = {"set": {"emailAddress": "other@example.com"}}
-    fault(mailbox, "getProfile", times=None, mutate=other)
-    run = run_gmail(warehouse, mailbox)
-    assert type(run.error) is SourceError
-    assert "another mailbox" in str(run.error)
+    with Sandbox(size=MAILBOX_SIZE, seed=9) as other:
+        fault(other, "getProfile", times=None, mutate={"set": {"emailAddress": "b@example.com"}})
+        other.settings(history_expired_before=other.change(deliver=1)["history_id"])
+        for options in (IngestOptions(), IngestOptions(full_resync=True)):
+            run = run_gmail(warehouse, other, options)
+            assert type(run.error) is SourceError
+            assert "another mailbox" in str(run.error)
+            assert "(0 of 20 stored messages" in str(run.error)
     assert "example.com" not in json.dumps(events(warehouse), default=str)
     assert live(warehouse) == before
+
+
+@pytest.mark.parametrize("full_resync", [False, True])
+@pytest.mark.parametrize("renamed", [str.upper, lambda _: "b@example.org"], ids=["case", "name"])
+def test_a_renamed_mailbox_is_known_by_its_messages(
+    warehouse: Warehouse, mailbox: Sandbox, renamed: Callable[[str], str], full_resync: bool
+) -> None:
+    run_gmail(warehouse, mailbox)
+    address = renamed((position(warehouse) or {})["mailbox"])
+    mailbox.change(deliver=2, delete=mailbox.live_ids()[:2])
+    fault(mailbox, "getProfile", times=None, mutate={"set": {"emailAddress": address}})
+    run = run_gmail(warehouse, mailbox, IngestOptions(full_resync=full_resync))
+    assert run.error is None
+    assert_mirrors(warehouse, mailbox)
+    before = set(mailbox.live_ids())
+    mailbox.change(deliver=2)
+    mailbox.reset_stats()
+    assert run_gmail(warehouse, mailbox).error is None
+    assert fetched(mailbox) == len(set(mailbox.live_ids()) - before)  # it is proved once
+
+
+def test_a_mailbox_with_the_same_ids_and_other_messages_is_another(
+    warehouse: Warehouse, mailbox: Sandbox
+) -> None:
+    run_gmail(warehouse, mailbox)
+    mailbox.change(deliver=1)
+    mailbox.set_faults(
+        [
+            {"match": {"method": method}, "times": None, "action": {"mutate": {"set": value}}}
+            for method, value in (
+                ("getProfile", {"emailAddress": "b@example.org"}),
+                ("messages.get", {"threadId": "another"}),
+            )
+        ]
+    )
+    assert "another mailbox" in str(run_gmail(warehouse, mailbox).error)
 
 
 def test_another_mailbox_with_a_history_of_its_own_is_refused_too(
@@ -630,14 +778,26 @@ def test_slow_bodies_only_take_longer(warehouse: Warehouse, mailbox: Sandbox) ->
     assert_mirrors(warehouse, mailbox)
 
 
-def test_one_object_that_is_refused_does_not_end_the_run(warehouse: Warehouse) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (400, "invalidArgument"),
+        (400, "failedPrecondition"),
+        (401, "authError"),
+        (403, "domainPolicy"),
+    ],
+)
+def test_one_object_that_is_refused_does_not_end_the_run(
+    warehouse: Warehouse, status: int, reason: str
+) -> None:
     with Sandbox(size=60, seed=4) as mailbox:
         culprit = mailbox.live_ids()[0]
-        refused = {"status": 400, "reason": "invalidArgument"}
+        refused = {"status": status, "reason": reason}
+        attachments = {"method": "messages.attachments.get"}
         mailbox.set_faults(
             [
-                {"match": {"method": "messages.attachments.get"}, "times": None, "action": refused},
-                {"match": {"method": "messages.get", "id": culprit}, "times": 9, "action": refused},
+                {"match": match, "times": None, "action": refused}
+                for match in (attachments, {"method": "messages.get", "id": culprit})
             ]
         )
         first = run_gmail(warehouse, mailbox, attachment_max_bytes=10_000)

@@ -244,6 +244,7 @@ def test_what_has_changed_since_the_last_run_is_no_error(
     )
     report, error = verify(verified, server, "gmail")
     assert error is None
+    assert report is not None
     assert differences(report) == {"changed_since": 4}
 
     [invoice] = server.change_stripe(create={"invoice": 1})["affected"]["create"]
@@ -299,6 +300,7 @@ def test_what_lies_among_the_dead_letters_is_known(verified: Warehouse, server: 
     verified.execute("delete from events.raw_objects where external_id = ?", (external_id,))
     report, error = verify(verified, server, "gmail")
     assert error is None
+    assert report is not None
     assert differences(report) == {"dead_letter": 1}
 
 
@@ -329,6 +331,7 @@ def test_a_message_that_one_listing_skips_is_not_extra(
     server.set_faults([{"match": method, "times": 1, "action": {"json": page}}])
     report, error = verify(verified, server, "gmail")
     assert error is None
+    assert report is not None
     assert differences(report) == {}
 
 
@@ -358,9 +361,24 @@ def test_expired_history_and_another_mailbox_cannot_be_verified(
         "update events_staging.cursors set cursor = replace(cursor, ?, 'other@example.com')",
         (position.mailbox,),
     )
+    gone = {"status": 404, "reason": "notFound"}
+    server.set_faults([{"match": {"method": "messages.get"}, "times": None, "action": gone}])
     _, error = verify(verified, server, "gmail")
     assert isinstance(error, SourceError)
     assert "another mailbox" in str(error)
+
+
+def test_a_label_that_cannot_be_listed_is_named_and_not_compared(
+    verified: Warehouse, server: Sandbox
+) -> None:
+    refusal = {"status": 400, "reason": "invalidArgument"}
+    match = {"method": "messages.list"}
+    server.set_faults([{"match": match, "skip": 3, "action": refusal}])
+    report, error = verify(verified, server, "gmail")
+    assert error is None
+    assert report is not None
+    assert report.is_equal
+    assert [note.split(":")[0] for note in report.notes if "400" in note] == ["label not compared"]
 
 
 def test_the_command_prints_json_and_its_exit_code_tells_what_was_found(

@@ -147,7 +147,7 @@ def _obtain_token(flow: Any, has_browser: bool) -> None:
             return
         flow.redirect_uri = f"http://localhost:{PASTE_PORT}/"
         print(_IN_ANY_BROWSER.format(url=flow.authorization_url(**asked)[0]))
-        query = urllib.parse.urlsplit(input("address: ").strip()).query
+        query = input("address: ").strip().partition("#")[0].partition("?")[2]
         register_secret(dict(urllib.parse.parse_qsl(query)).get("code"))
         # https: oauthlib takes no answer from an address without, not even this one.
         answer = f"https://localhost/?{query}"
@@ -170,6 +170,11 @@ def _explained() -> Iterator[None]:
         raise UsageError(
             "gmail: that is not the answer to this request; run this again, with the address that"
             " the browser ends at this time"
+        ) from error
+    except (oauth_errors.MissingTokenError, AttributeError, TypeError, ValueError) as error:
+        raise TransientSourceError(
+            "gmail: the token endpoint answered neither a token nor OAuth's error (a proxy or"
+            " sign-in page?); run this again"
         ) from error
     except oauth_errors.OAuth2Error as error:
         raise SourceError(

@@ -18,14 +18,16 @@ from loaders.items import FetchRequest, ObservationClock, Usage
 from loaders.sources.gmail.client import PAGE_SIZE, GmailClient, NotFound
 from loaders.sources.gmail.config import GmailConfig
 from loaders.sources.gmail.credentials import FoundCredentials
+from loaders.sources.gmail.identity import check_mailbox
 from loaders.sources.gmail.position import Position
 from loaders.sources.gmail.sync import MESSAGES
-from loaders.sources.gmail.transport import BadAnswer
+from loaders.sources.gmail.transport import BadAnswer, NoToken
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse
 
 _MAX_ATTEMPTS = 2
 _PARTS = ("credentials", "scope", "mailbox")
+_OF_CREDENTIALS = (google.auth.exceptions.RefreshError, NoToken)
 _LACKING_SCOPE = ("insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT")
 _NOT_KNOWN = "not known, see what failed"
 
@@ -110,7 +112,7 @@ class _Mailbox:
 
     def _say_refused(self, error: LandfallError, found: FoundCredentials | None) -> None:
         failed = _refused_part(error)
-        was_answered = isinstance(error.__cause__, BadAnswer)
+        was_answered = isinstance(error.__cause__, BadAnswer) and failed != "credentials"
         for part in _PARTS:
             if part == failed:
                 self._report.failed(part, error)
@@ -142,13 +144,10 @@ class _Mailbox:
                 self._report.nothing(
                     "cursor", f"none yet: the next run reads the whole mailbox ({kind})"
                 )
-            elif self._profile and self._profile.get("emailAddress") != position.mailbox:
-                self._report.failed(
-                    "cursor",
-                    "the credentials open another mailbox than this connection has read so far;"
-                    " give that mailbox a connection of its own, or correct the credentials",
-                )
             else:
+                if self._client and self._profile:
+                    request = dataclasses.replace(self._request, stored=stored)
+                    check_mailbox(self._client, request, position, self._profile)
                 self._report.ok(
                     "cursor", f"history id {position.history_id}: {self._next_run(position)}"
                 )
@@ -173,7 +172,7 @@ class _Mailbox:
 def _refused_part(error: LandfallError) -> str:
     """Which of the parts an error is about."""
     cause = error.__cause__
-    if isinstance(error, ConfigError) or isinstance(cause, google.auth.exceptions.RefreshError):
+    if isinstance(error, ConfigError) or isinstance(cause, _OF_CREDENTIALS):
         return "credentials"
     if isinstance(cause, BadAnswer):
         if cause.status == 401:

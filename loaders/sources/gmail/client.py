@@ -12,13 +12,24 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError
+from loaders.errors import (
+    AskedToPause,
+    Cancelled,
+    ForeignAnswer,
+    SourceError,
+    TransientSourceError,
+)
 from loaders.items import FetchRequest
 from loaders.json_elements import json_elements
 from loaders.pacing import TokenBucket
 from loaders.proxies import by_proxy
 from loaders.sources.gmail.config import AUTHORISE, SCOPES, GmailConfig
-from loaders.sources.gmail.transport import BadAnswer, NotJson, name_of, new_transport
+from loaders.sources.gmail.transport import (
+    BadAnswer,
+    NotJson,
+    NoToken,
+    new_transport,
+)
 
 _API = "https://gmail.googleapis.com"
 PAGE_SIZE = 500
@@ -33,6 +44,10 @@ _RATE_REASONS = {
     "quotaExceeded",
     "dailyLimitExceeded",
 }
+_PRECONDITION = ("failedPrecondition", "FAILED_PRECONDITION")
+"""Google refuses for good with it, and now and then a call that succeeds a moment later."""
+_OF_ONE_OBJECT = ("messages.get", "threads.get", "messages.attachments.get")
+"""Methods whose refusal may be that of the object, whatever its status."""
 _AUTHORISE = f"authorise again: {AUTHORISE}"
 _NEXT_STEPS = {
     "insufficientPermissions": f"the credentials lack the scope {SCOPES[0]}; {_AUTHORISE}",
@@ -41,10 +56,13 @@ _NEXT_STEPS = {
     "SERVICE_DISABLED": "enable the Gmail API in the Google Cloud project of the credentials",
     "domainPolicy": "the domain's administrator keeps apps out of Gmail; ask for this one there",
     "forbidden": "the credentials may not open this mailbox; correct user_id or the credentials",
-    "failedPrecondition": "the mail service is off for this user, or the user is not delegated",
+    _PRECONDITION[0]: "the mail service is off for this user, or the user is not delegated",
+    _PRECONDITION[1]: "the mail service is off for this user, or the user is not delegated",
     "unauthorized_client": "delegate the domain to the service account, see docs/gmail.md",
     "authError": f"the credentials are not accepted; {_AUTHORISE}",
     "invalid_grant": f"the token has expired or was revoked; {_AUTHORISE}",
+    "invalid_rapt": "the organisation wants its people to sign in again from time to time (its"
+    f" re-authentication policy); {_AUTHORISE}, and ask its administrator to exempt this app",
     "invalid_client": f"the OAuth client is not known; see it in Google Cloud, {_AUTHORISE}",
     "deleted_client": f"the OAuth client was deleted; make one in Google Cloud, {_AUTHORISE}",
     "invalid_scope": f"the token was not granted its scope; {_AUTHORISE}",
@@ -60,17 +78,26 @@ class NotFound(SourceError):
     """404: the object, or the history asked for, is not there (any more)."""
 
 
+class LabelNotListed(SourceError):
+    """Messages cannot be listed by one label, though the mailbox can be read."""
+
+    def __init__(self, label_id: str, reason: SourceError) -> None:
+        super().__init__(f"gmail: label {label_id}: {reason}")
+        self.retryable = reason.retryable
+
+
 class RequestRefused(SourceError):
-    """400 and the like: what is asked for is not taken, whoever asks."""
+    """What is asked for is not given: one object, with whatever status, or 400 and the like."""
 
 
 class GmailClient:
     """One mailbox's read methods, safe to use from many threads.
 
     Every method waits for the quota it costs. A refused or failed call is repeated with
-    jittered exponential back-off, honouring Retry-After. All of them raise NotFound for 404,
-    TransientSourceError when retries are used up, Cancelled when the run is, SourceError for
-    what no retry mends (RequestRefused where it may be the object that is refused).
+    jittered exponential back-off, honouring the pause that it asks for. All of them raise NotFound
+    for 404, TransientSourceError when retries are used up, AskedToPause when a pause takes longer
+    than the run may, Cancelled when the run is, SourceError for what no retry mends
+    (RequestRefused where it may be the object that is refused).
     """
 
     def __init__(self, connection_name: str, credentials: Any, config: GmailConfig) -> None:
@@ -112,6 +139,18 @@ class GmailClient:
         if len(known) < len(ids):
             raise _unexpected("labels.list")
         return known
+
+    def labelled(self, request: FetchRequest, label_id: str) -> Iterator[str]:
+        """users.messages.list: ids of the messages with a label. Raises LabelNotListed, and
+        whatever the mailbox's profile raises too."""
+        try:
+            for refs in self.message_refs(request, label=label_id):
+                yield from (ref["id"] for ref in refs)
+        except (Cancelled, AskedToPause):
+            raise
+        except SourceError as error:
+            self.profile(request)
+            raise LabelNotListed(label_id, error) from error
 
     def message_refs(
         self, request: FetchRequest, query: str | None = None, label: str | None = None
@@ -228,6 +267,7 @@ class GmailClient:
             except Exception as error:  # noqa: BLE001 - classified below
                 wait = self._wait_before_retry(error, method, attempt)
             request.usage.add(retries=1, throttled=wait)
+            request.check_pause(wait, f"gmail: {method}")
             self._wait(request, wait)
         raise AssertionError("unreachable: the last attempt raises")
 
@@ -247,23 +287,35 @@ class GmailClient:
         import httplib2
 
         retry_after, is_throttled = 0.0, False
-        if isinstance(error, BadAnswer):
+        kind: type[SourceError] = TransientSourceError
+        if isinstance(error, NoToken):
+            if error.is_refusal:
+                raise SourceError(self._refusal(method, 401, error.reason)) from error
+            cause = f"{error.status} of the token endpoint and neither token nor OAuth error"
+            retry_after, kind = error.retry_after, ForeignAnswer
+        elif isinstance(error, BadAnswer):
             status, reason = error.status, error.reason
             is_throttled = status == 429 or reason in _RATE_REASONS
             if status == 404 and not error.is_of_api:  # it must not count as a deletion
                 raise _unexpected(method) from error
             if status == 404:
                 raise NotFound(f"gmail: {method}: not found") from error
-            if not (is_throttled or status in (408, 409) or status >= 500):
-                raise self._permanent(method, status, reason) from error
+            is_last = attempt >= self.config.max_attempts
+            may_pass = is_throttled or status in (408, 409) or status >= 500
+            if not (may_pass or (reason in _PRECONDITION and not is_last)):
+                raise self._refused(method, status, reason) from error
             cause = f"{status} {reason}"
             retry_after = error.retry_after
         elif isinstance(error, NotJson):
             if attempt >= self.config.max_attempts:
                 raise _unexpected(method) from error
             cause = "no JSON"
-        elif isinstance(error, google.auth.exceptions.RefreshError) and not error.retryable:
-            raise self._permanent(method, 401, _grant_error(error)) from error
+        elif (
+            isinstance(error, google.auth.exceptions.RefreshError)
+            and not error.retryable
+            and not isinstance(error.__cause__, google.auth.exceptions.TransportError)
+        ):
+            raise self._refused(method, 401, "authError") from error
         elif isinstance(
             error,
             (*_NETWORK_ERRORS, httplib2.HttpLib2Error, google.auth.exceptions.GoogleAuthError),
@@ -273,7 +325,7 @@ class GmailClient:
         else:
             raise error
         if attempt >= self.config.max_attempts:
-            raise TransientSourceError(
+            raise kind(
                 f"gmail: {method} failed {attempt} times, last with {cause}; run again later"
             ) from error
         ceiling = min(60.0, self.config.backoff_seconds * 2 ** (attempt - 1))
@@ -282,17 +334,18 @@ class GmailClient:
             self._bucket.slow_down(wait)
         return wait
 
-    def _permanent(self, method: str, status: int, reason: str) -> SourceError:
+    def _refused(self, method: str, status: int, reason: str) -> SourceError:
+        is_of_object = method in _OF_ONE_OBJECT or status not in (401, 403)
+        kind = RequestRefused if is_of_object else SourceError
+        return kind(self._refusal(method, status, reason))
+
+    def _refusal(self, method: str, status: int, reason: str) -> str:
         default = "see the Gmail API's page on errors"
-        concerns_all = status in (401, 403) or reason in _NEXT_STEPS
-        kind = SourceError if concerns_all else RequestRefused
         step = _NEXT_STEPS.get(reason, _NEXT_STEPS["authError"] if status == 401 else default)
         if _AUTHORISE in step and hasattr(self._credentials, "service_account_email"):
             step = _KEY_REFUSED
-        return kind(
-            f"gmail: {method} refused with {status} {reason}:"
-            f" {step.format(connection=self._connection_name)}"
-        )
+        named = step.format(connection=self._connection_name)
+        return f"gmail: {method} refused with {status} {reason}: {named}"
 
     def _http(self) -> Any:
         """This thread's own transport: httplib2 is not thread-safe."""
@@ -341,9 +394,3 @@ def _unexpected(method: str) -> ForeignAnswer:
         f"gmail: {method} answered something else than the API's JSON (a proxy or sign-in page?);"
         " see api_base_url, or run again later"
     )
-
-
-def _grant_error(error: Any) -> str:
-    """`error` of a refused token request (RFC 6749, section 5.2)."""
-    answer = error.args[1] if len(error.args) > 1 else None
-    return name_of(answer.get("error")) if isinstance(answer, dict) else "authError"

@@ -15,7 +15,13 @@ from typing import Any
 
 import orjson
 
-from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError
+from loaders.errors import (
+    AskedToPause,
+    Cancelled,
+    ForeignAnswer,
+    SourceError,
+    TransientSourceError,
+)
 from loaders.items import FetchRequest, Gone, Item, Listed, Observed, Unfetched
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.history import HIDDEN_LABELS
@@ -31,6 +37,8 @@ _OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
 """Failures that may be those of the object asked for."""
 _CHOSEN_FROM, _CHOSEN = 1_000, 3
 """Held messages to read when another one fails: more than one, as they may be failing too."""
+_SUSPICIOUS = 100
+"""Messages that fail before one can be read, after which it may not be the messages."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,8 +113,8 @@ class Fetcher:
         self._last_fetched: str | None = None
         self._held: list[str] | None = None
         self._has_answered = False
-        self._foreign: set[str] = set()
-        """Messages in whose place somebody else has answered."""
+        self._errors: dict[str, SourceError] = {}
+        """What messages failed with in this run."""
 
     def batches(self, refs: Iterable[tuple[str, str]]) -> list[Batch]:
         """Group (message id, thread id) so that the messages cost as few units as they can.
@@ -158,6 +166,11 @@ class Fetcher:
                 if reading.is_whole:
                     done += 1
                     yield from after(done)
+        except AskedToPause:
+            for reading in pending:
+                if reading.answer.done() and not reading.answer.exception():
+                    yield from self._settle(reading.answer.result())
+            raise
         finally:
             for reading in pending:
                 reading.answer.cancel()
@@ -165,13 +178,15 @@ class Fetcher:
             yield Listed(settled - expected)
 
     def require_an_answer(self) -> None:
-        """Raise TransientSourceError when messages failed and not one could be read."""
+        """Raise SourceError when messages failed and not one could be read."""
         if self.unfetched and not self._has_read:
-            *_, reason = self.unfetched.values()
-            raise TransientSourceError(
+            *_, last = self.unfetched
+            error = self._errors[last]
+            kind = SourceError if isinstance(error, RequestRefused) else TransientSourceError
+            raise kind(
                 f"gmail: {len(self.unfetched)} message(s) failed and none could be read, the last"
-                f" with: {reason}"
-            )
+                f" with: {error}"
+            ) from error
 
     def _submit(
         self, todo: Iterator[tuple[Batch, bool]], pending: collections.deque[_Reading]
@@ -237,6 +252,8 @@ class Fetcher:
         self.unfetched[message_id] = reason
         if self._left is not None and not self._has_read:
             self._left += 1  # or no run would get past so many that fail before any other
+        if len(self.unfetched) >= _SUSPICIOUS and not self._has_read:
+            self.is_down = self.is_bounded = True
         yield Listed(-1)
 
     @property
@@ -262,23 +279,29 @@ class Fetcher:
 
     def _is_at_fault(self, message_id: str) -> bool:
         """Whether a message that failed is the reason: it did before, and another one does not."""
-        is_known = message_id in self._failures and message_id not in self._foreign
+        is_foreign = isinstance(self._errors.get(message_id), ForeignAnswer)
+        is_known = message_id in self._failures and not is_foreign
         return self._can_read_another(message_id) and is_known
 
     def _can_read_another(self, message_id: str) -> bool:
-        """Read a message that could be read before; when none of them can be, the API is down."""
-        has_failed = False
+        """Read a message that could be read before; when none of them can be, the API is down.
+
+        Raises SourceError when it refuses them: then it is who asks that is refused.
+        """
+        failure: SourceError | None = None
         for other_id in self._read_before(message_id):
             try:
                 self._client.message(self._request, other_id)
             except NotFound:
                 continue
-            except _OF_ONE_OBJECT:
-                has_failed = True
+            except _OF_ONE_OBJECT as error:
+                failure = error
             else:
                 self._has_answered = True
                 return True
-        if has_failed:
+        if isinstance(failure, RequestRefused):
+            raise SourceError(str(failure)) from failure.__cause__
+        if failure is not None:
             self.is_down = self.is_bounded = True
         return False
 
@@ -346,8 +369,7 @@ class Fetcher:
             return [self._failed(message_id, error)]
 
     def _failed(self, message_id: str, error: SourceError) -> Unfetched:
-        if isinstance(error, ForeignAnswer):
-            self._foreign.add(message_id)
+        self._errors[message_id] = error
         return Unfetched(MESSAGE, message_id, str(error), self._attempts(message_id))
 
     def _attempts(self, message_id: str) -> int:

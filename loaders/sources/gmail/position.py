@@ -7,8 +7,6 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
-from loaders.errors import SourceError
-
 BACKFILL, RESYNC = "backfill", "resync"
 
 
@@ -61,15 +59,3 @@ class Position:
     def start(self) -> str:
         """The history id from which changes are to be read."""
         return self.label_history_id or self.history_id
-
-
-def check_mailbox(position: Position | None, profile: Mapping[str, Any]) -> None:
-    """Raise SourceError when the profile is of another mailbox than a connection has read so far.
-
-    That one under the same name would tombstone all of the first one's mail.
-    """
-    if position is not None and position.mailbox != str(profile.get("emailAddress", "")):
-        raise SourceError(
-            "gmail: the credentials open another mailbox than this connection has read so far;"
-            " give that mailbox a connection of its own, or correct the credentials"
-        )

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from loaders.items import FetchRequest
-from loaders.sources.gmail.client import GmailClient
+from loaders.sources.gmail.client import GmailClient, LabelNotListed
 from loaders.sources.gmail.fetching import MESSAGE, Batch
 from loaders.spilled_tables import Schemas, SpilledTables
 
@@ -83,12 +83,27 @@ class Snapshot(SpilledTables):
     def find_relabelled(self, label_ids: Sequence[str], former: Iterable[str]) -> None:
         """Add to the wanted ones held messages whose labels are not those they have now.
 
-        One listing for each label. `former` labels the mailbox may not have any more. Any other
-        label of a message is left alone: nothing can be listed by it, so it would always differ.
+        One listing for each label; one that cannot be listed is told and left out. `former` labels
+        the mailbox may not have any more. Any other label of a message is left alone: nothing can
+        be listed by it, so it would always differ.
         """
-        numbers = {label_id: number for number, label_id in enumerate(label_ids)}
-        for label_id in former:
-            numbers.setdefault(label_id, len(numbers))
+        unlisted: dict[str, LabelNotListed] = {}
+        numbers = {label_id: number for number, label_id in enumerate([*label_ids, *former])}
+        for label_id in label_ids:
+            number = numbers[label_id]
+            ids = self._client.labelled(self._request, label_id)
+            try:
+                self.add("labels_now", ((message_id, number) for message_id in ids))
+            except LabelNotListed as error:
+                unlisted[label_id] = error
+                del numbers[label_id]
+                self.connection.execute("delete from labels_now where label = ?", [number])
+        if unlisted:
+            if len(unlisted) == len(label_ids):
+                raise next(iter(unlisted.values()))
+            self._request.details["unlisted_labels"] = sorted(unlisted)
+            named = "; ".join(map(str, unlisted.values()))
+            self._request.say(f"labels are left out, they cannot be listed: {named}")
         self.add(
             "labels_then",
             (
@@ -96,11 +111,6 @@ class Snapshot(SpilledTables):
                 for message_id, labels in self._request.stored.members(MESSAGE, "$.labelIds")
             ),
         )
-        for label_id in label_ids:
-            pages = self._client.message_refs(self._request, label=label_id)
-            number = numbers[label_id]
-            refs = itertools.chain.from_iterable(pages)
-            self.add("labels_now", ((ref["id"], number) for ref in refs))
         self.connection.execute(
             "insert into relabelled"
             " select id from (select id, arg_max(labels, place) as labels from labels_then"

@@ -14,15 +14,16 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import datetime as dt
+import itertools
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-from loaders.errors import TransientSourceError
 from loaders.items import Cursor, Deleted, FetchRequest, Gone, Item, Listed, Observed
-from loaders.sources.gmail.client import GmailClient, NotFound
+from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE, Batch, Fetcher
 from loaders.sources.gmail.history import ADDED, RELABELLED, REMOVED, Change, Changes, read_changes
-from loaders.sources.gmail.position import BACKFILL, RESYNC, Position, check_mailbox
+from loaders.sources.gmail.identity import check_mailbox
+from loaders.sources.gmail.position import BACKFILL, RESYNC, Position
 from loaders.sources.gmail.snapshot import Counts, Snapshot
 
 MESSAGES, LABELS = "messages", "labels"
@@ -50,25 +51,28 @@ class MailboxSync:
         self._fetcher = Fetcher(client, pool, request, dict.fromkeys(failed, 1))
         self._removed: set[str] = set()
         self._profile: dict[str, Any] | None = None
+        self._has_history = True
 
     def items(self) -> Iterator[Item]:
         """Yield what changed; raises SourceError and TransientSourceError."""
         position = self._position_to_go_on_from()
-        changes = None if position is None else self._read_history(position)
+        changes = None
+        if position is not None and (changes := self._read_history(position)) is None:
+            self._request.say("gmail: the stored history id has expired, the mailbox is read whole")
         if position is None or changes is None:
             position = yield from self._pin()
         self._request.mode = _MODES[position.snapshot]
         if changes is not None:
             if changes.messages or changes.history_id != position.history_id:
                 # Before anything of another mailbox is stored, or its history id.
-                self._read_profile()
-                self._check_mailbox(position)
+                position = self._checked(position)
             position = yield from self._apply(changes, position)
         if position.snapshot is not None and not self._fetcher.is_bounded:
             position = yield from self._read_snapshot(position)
         self._fetcher.require_an_answer()
         self._request.unfetched = len(self._fetcher.unfetched)
-        is_unfinished = position.snapshot is not None or self._request.deferred > 0
+        is_reading_whole = position.snapshot is not None and self._has_history
+        is_unfinished = is_reading_whole or self._request.deferred > 0
         self._request.has_more = self._fetcher.is_bounded or is_unfinished
         if self._labels_are_due(changes) and not self._fetcher.is_down:
             yield from self._read_labels(position)
@@ -85,7 +89,8 @@ class MailboxSync:
         """Begin a snapshot: the history id is taken before anything is listed."""
         pinned_at = self._request.clock.now()
         profile = self._read_profile()
-        self._check_mailbox(self._before)
+        if self._before is not None:
+            self._checked(self._before)
         is_first = self._request.stored.newest_observation() is None
         position = Position(
             str(profile["historyId"]),
@@ -116,11 +121,11 @@ class MailboxSync:
     # ---- history
 
     def _read_history(self, position: Position) -> Changes | None:
-        """The changes since a position; None when its history has expired (404, nothing else)."""
+        """The changes since a position; None when its history has expired (404), or is refused as
+        no other call is (400 and the like)."""
         try:
             return read_changes(self._client.history(self._request, position.start), position)
-        except NotFound:
-            self._request.say("gmail: the stored history id has expired, the mailbox is read whole")
+        except (NotFound, RequestRefused):
             return None
 
     def _apply(self, changes: Changes, position: Position) -> Generator[Item, None, Position]:
@@ -256,7 +261,7 @@ class MailboxSync:
         observed_at = self._request.clock.now()
         with Snapshot(self._client, self._request) as snapshot:
             self._add_known(snapshot, position)
-            is_shifting = not self._list_mailbox(snapshot, position)
+            is_shifting = not self._list_mailbox(snapshot, position) and self._has_history
             snapshot.leave_out_erased()
             if position.snapshot == RESYNC and position.seen_since is None:
                 former = self._request.stored.held(LABEL)
@@ -264,19 +269,26 @@ class MailboxSync:
             counts = snapshot.choose()
             self._announce(counts)
             yield Listed(counts.listed - counts.wanted, counts.already_held, counts.already_dead)
-            yield from self._bury(set(snapshot.missing()), observed_at)
-            yield from self._fetcher.run(snapshot.batches(), counts.wanted)
+            missing = snapshot.missing()
+            if self._has_history:
+                yield from self._bury(set(missing), observed_at)
+                missing = []
+            # No history says whether the listing has skipped them: they are asked for.
+            asked = (Batch(key, (key,)) for key in missing)
+            batches = itertools.chain(snapshot.batches(), asked)
+            yield from self._fetcher.run(batches, counts.wanted + len(missing))
         yield from self._settle_gone()
-        if self._fetcher.is_bounded:
-            yield from self._move(position)
-            return position
-        if is_shifting and not position.is_shifting:
+        if is_shifting and not (position.is_shifting or self._fetcher.is_bounded):
             # The next run lists again, and ends it: something may be removed all the time.
             position = dataclasses.replace(position, is_shifting=True)
             yield from self._move(position)
             return position
+        changes = None if self._fetcher.is_bounded else self._history_during_run(position)
+        if changes is None:
+            yield from self._move(position)
+            return position
         finished = dataclasses.replace(position, snapshot=None, seen_since=None, is_shifting=False)
-        return (yield from self._apply(self._history_during_run(position), finished))
+        return (yield from self._apply(changes, finished))
 
     def _add_known(self, snapshot: Snapshot, position: Position) -> None:
         """Tell a snapshot what need not be read, or was read in this run."""
@@ -305,15 +317,26 @@ class MailboxSync:
         for number in range(1, MAX_LISTINGS + 1):
             snapshot.list_mailbox()
             changes = self._history_during_run(position)
+            if changes is None:
+                return False
             if not changes.has_removals and (number > 1 or not snapshot.missing()):
                 return True
             position = dataclasses.replace(position, history_id=changes.history_id)
         return False
 
-    def _history_during_run(self, position: Position) -> Changes:
-        changes = self._read_history(position)
-        if changes is None:
-            raise TransientSourceError("gmail: the history expired during the run; run again")
+    def _history_during_run(self, position: Position) -> Changes | None:
+        """The history since the mailbox was pinned; None where Gmail does not give it.
+
+        Then the snapshot stays open: what is listed is stored, and the next run lists again.
+        """
+        changes = self._read_history(position) if self._has_history else None
+        if changes is None and self._has_history:
+            self._has_history = False
+            self._request.details["without_history"] = True
+            self._request.say(
+                "gmail: no history is given from the mailbox's own current id: what is listed is"
+                " stored, and the next run reads the mailbox whole again"
+            )
         return changes
 
     def _announce(self, counts: Counts) -> None:
@@ -339,7 +362,7 @@ class MailboxSync:
     def _read_labels(self, position: Position) -> Iterator[Item]:
         """Every label as an object, tombstones of those that are gone; the profile's numbers."""
         profile = self._read_profile()
-        self._check_mailbox(position)
+        self._checked(position)
         self._request.details["mailbox"] = {
             "messages_total": profile.get("messagesTotal"),
             "threads_total": profile.get("threadsTotal"),
@@ -363,9 +386,9 @@ class MailboxSync:
             self._profile = self._client.profile(self._request)
         return self._profile
 
-    def _check_mailbox(self, position: Position | None) -> None:
-        assert self._profile is not None
-        check_mailbox(position, self._profile)
+    def _checked(self, position: Position) -> Position:
+        """The position, of the mailbox's address today; raises SourceError for another mailbox."""
+        return check_mailbox(self._client, self._request, position, self._read_profile())
 
 
 def _steps(batches: list[Batch], added: dict[str, Change]) -> list[str | None]:

@@ -9,9 +9,12 @@ from typing import Any
 
 import orjson
 
+from loaders.pacing import asked_pause
+
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
+_OAUTH_ERROR = re.compile(r"[a-z]+(?:_[a-z]+)+", re.ASCII)
+_PASSING_OAUTH_ERRORS = ("server_error", "temporarily_unavailable", "internal_failure")
 _JSON = "application/json"
-_LONGEST_WAIT = 300.0
 
 
 class BadAnswer(Exception):
@@ -27,7 +30,26 @@ class BadAnswer(Exception):
         self.status = status
         self.is_of_api = isinstance(error, dict)
         self.reason = _reason(error)
-        self.retry_after = _retry_after(headers)
+        text = error.get("message") if isinstance(error, dict) else ""
+        self.retry_after = asked_pause(headers, str(text))
+
+
+class NoToken(BadAnswer):
+    """A token endpoint's answer without a token.
+
+    `is_refusal` says whether it is an OAuth error (RFC 6749, section 5.2), or one of Google's
+    APIs: nothing else says that a grant is gone.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(status, headers, body)
+        value = _value(body)
+        error = value.get("error") if isinstance(value, dict) else None
+        is_of_oauth = isinstance(error, str) and _OAUTH_ERROR.fullmatch(error) is not None
+        may_pass = status not in (400, 401, 403) or error in _PASSING_OAUTH_ERRORS
+        self.is_refusal = (is_of_oauth or self.is_of_api) and not may_pass
+        if self.is_refusal and is_of_oauth and "rapt" in str(value):
+            self.reason = "invalid_rapt"  # its `error_subtype`; `error` is invalid_grant
 
 
 class NotJson(Exception):
@@ -38,12 +60,24 @@ class NotJson(Exception):
 def new_transport(credentials: Any, timeout_seconds: float) -> Any:
     """An authorised transport for one thread, as httplib2 is not thread-safe.
 
-    Its requests raise BadAnswer, NotJson and whatever httplib2 and google-auth raise.
+    Its requests raise BadAnswer, NoToken, NotJson and whatever httplib2 and google-auth raise.
     """
     import google_auth_httplib2
     import httplib2
 
+    class TokenRequest(google_auth_httplib2.Request):  # type: ignore[misc]
+        def __call__(self, url: str, method: str = "GET", **options: Any) -> Any:
+            answer = super().__call__(url, method=method, **options)
+            # What is got, of this machine's metadata server say, need not be a token.
+            if method == "POST" and not (answer.status < 300 and _is_token(answer.data)):
+                raise NoToken(answer.status, answer.headers, answer.data)
+            return answer
+
     class Transport(google_auth_httplib2.AuthorizedHttp):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self._request = TokenRequest(self.http)
+
         def request(self, *arguments: Any, **options: Any) -> tuple[Any, bytes]:
             response, body = super().request(*arguments, **options)
             if response.status >= 300:
@@ -74,11 +108,27 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def _error(body: bytes) -> Any:
+def _value(body: bytes) -> Any:
     try:
-        return json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return json.loads(body)
+    except (ValueError, RecursionError):
         return None
+
+
+def _error(body: bytes) -> Any:
+    value = _value(body)
+    return value.get("error") if isinstance(value, dict) else None
+
+
+def _is_token(body: bytes) -> bool:
+    """Whether google-auth finds a token in an answer, of OAuth's or of IAM's credentials API."""
+    value = _value(body)
+    if not isinstance(value, dict):
+        return False
+    token = value.get("access_token") or value.get("accessToken")
+    lifetime = value.get("expires_in")
+    is_lifetime = isinstance(lifetime, (int, float, type(None))) or str(lifetime).isdecimal()
+    return isinstance(token, str) and bool(token) and is_lifetime
 
 
 def _reason(error: Any) -> str:
@@ -90,10 +140,3 @@ def _reason(error: Any) -> str:
         if isinstance(entry, dict) and entry.get("reason"):
             return name_of(entry["reason"])
     return name_of(error.get("status"))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    try:
-        return max(0.0, min(_LONGEST_WAIT, float(headers.get("retry-after", 0))))
-    except ValueError:
-        return 0.0
