@@ -214,6 +214,7 @@ def test_the_pause_that_gmail_asks_for_is_honoured_where_the_run_has_the_time(
         assert type(error) is AskedToPause
         assert error.retryable
         assert error.exit_code == 75
+        assert sum(waits.seconds) < 1  # nor does another thread wait for it
         assert f"gmail: {method}: asked to pause for 0:1" in str(error)
     assert sandbox.stats()["requests"] == {"getProfile": 1, "messages.get": 1}
 

@@ -265,9 +265,8 @@ class GmailClient:
                 body: bytes = call.execute(http=self._http())
                 return body
             except Exception as error:  # noqa: BLE001 - classified below
-                wait = self._wait_before_retry(error, method, attempt)
+                wait = self._wait_before_retry(request, error, method, attempt)
             request.usage.add(retries=1, throttled=wait)
-            request.check_pause(wait, f"gmail: {method}")
             self._wait(request, wait)
         raise AssertionError("unreachable: the last attempt raises")
 
@@ -281,7 +280,9 @@ class GmailClient:
         if request.cancelled.wait(seconds) if seconds > 0 else request.cancelled.is_set():
             raise Cancelled
 
-    def _wait_before_retry(self, error: Exception, method: str, attempt: int) -> float:
+    def _wait_before_retry(
+        self, request: FetchRequest, error: Exception, method: str, attempt: int
+    ) -> float:
         """Seconds to wait; raises the classified error when a retry cannot help."""
         import google.auth.exceptions
         import httplib2
@@ -324,6 +325,8 @@ class GmailClient:
             self._http().close()  # a reset connection would be kept, and fail the next attempt
         else:
             raise error
+        # Before all others are made to wait for it.
+        request.check_pause(retry_after, f"gmail: {method}")
         if attempt >= self.config.max_attempts:
             raise kind(
                 f"gmail: {method} failed {attempt} times, last with {cause}; run again later"

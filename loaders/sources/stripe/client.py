@@ -149,16 +149,16 @@ class StripeClient:
             while (closed := max(bucket.closed_for() for bucket in buckets)) > 0:
                 _wait(request, closed)
             request.usage.add(calls=1, units=1)
-            answer, wait = self._try(endpoint, path, parameters, object_id, attempt)
+            answer, wait = self._try(request, endpoint, path, parameters, object_id, attempt)
             if answer is not None:
                 return answer
             request.usage.add(retries=1, throttled=wait)
-            request.check_pause(wait, f"stripe: {endpoint}")
             _wait(request, wait)
         raise AssertionError("unreachable: the last attempt raises")
 
     def _try(
         self,
+        request: FetchRequest,
         endpoint: str,
         path: str,
         parameters: Mapping[str, Any] | None,
@@ -186,6 +186,8 @@ class StripeClient:
             is_throttled = answer.status_code == 429
             cause = f"{answer.status_code} {_error(answer)[0]}"
             retry_after = asked_pause(answer.headers)
+            # Before all others are made to wait for it.
+            request.check_pause(retry_after, f"stripe: {endpoint}")
         if attempt >= self.config.max_attempts:
             raise TransientSourceError(
                 f"stripe: {endpoint} failed {attempt} times, last with {cause}; run again later"
