@@ -143,7 +143,8 @@ def test_a_run_that_is_refused_ends_in_one_line_and_spools_its_event(
     status, reason, message, step = REFUSALS[name]
     with refusing(status, reason, message) as (url, _):
         result = project.run_cli(
-            *("gmail", "--target", EMULATOR_TARGET), environment={"LANDFALL_EMULATOR_URL": url}
+            *("gmail", "--connection", "sandbox", "--target", EMULATOR_TARGET),
+            environment={"LANDFALL_EMULATOR_URL": url},
         )
     assert result.returncode == 1
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
