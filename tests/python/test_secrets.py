@@ -521,7 +521,10 @@ def test_an_account_s_key_and_customers_are_nowhere(
         assert canaries.run("stripe", *objects)[0] == 1, name
     apis.set_faults([])
     bypass_proxies(monkeypatch, "")
-    assert canaries.run("stripe", *objects)[0] == 1
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:{WORD}@127.0.0.1:9")
+    monkeypatch.setenv("SOURCES__STRIPE__ACCT1__API_BASE_URL", "http://stripe.invalid")
+    code, said = canaries.run("stripe", *objects)
+    assert (code, "by the proxy 127.0.0.1:9 (HTTP_PROXY)" in said) == (1, True)
     monkeypatch.setenv("SOURCES__STRIPE__ACCT1__API_BASE_URL", f"http://user:{WORD}@[bad")
     assert canaries.run("stripe", *objects)[0] != 0
     canaries.assert_nowhere()
