@@ -45,7 +45,7 @@ MAX_PAYLOAD_BYTES = 16 * 1024
 _SET_ASIDE = ".unreadable"
 
 _FIELDS = {
-    "event_id", "event_type", "source_system", "connection_name", "object_type", "idem_key",
+    "event_id", "event_type", "source_system", "connection_name", "object_type",
     "correlation_id", "trace_id", "created_at", "status", "error_message", "payload",
 }  # fmt: skip
 
@@ -84,7 +84,6 @@ def log_event(
     correlation_id: str,
     connection_name: str | None = None,
     object_type: str | None = None,
-    idem_key: str | None = None,
     trace_id: str | None = None,
     error_message: str | None = None,
     payload: Mapping[str, Any] | None = None,
@@ -108,7 +107,6 @@ def log_event(
         "source_system": source_system,
         "connection_name": connection_name,
         "object_type": object_type,
-        "idem_key": idem_key,
         "correlation_id": correlation_id,
         "trace_id": trace_id or trace_id_from_environment(),
         "created_at": (created_at or dt.datetime.now(dt.UTC)).isoformat(),
@@ -162,7 +160,10 @@ def spool(warehouse: Warehouse) -> Spool:
 def _read_event(path: Path) -> dict[str, Any]:
     """An event as `_spool` wrote it. Raises OSError, or what reading something else raises."""
     event: dict[str, str | None] = json.loads(path.read_text())
-    if {*event} != _FIELDS or event["event_type"] not in EVENT_TYPES or not event["event_id"]:
+    # What earlier releases have spooled has an idem_key, too: null.
+    if {*event} - {"idem_key"} != _FIELDS or event["event_type"] not in EVENT_TYPES:
+        raise ValueError("no event")
+    if not event["event_id"]:
         raise ValueError("no event")
     if not all(value is None or isinstance(value, str) for value in event.values()):
         raise ValueError("no event")

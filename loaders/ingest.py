@@ -13,7 +13,6 @@ from typing import Any
 
 from loaders import batch_size, crashpoints, dead_letters, monitoring, transform
 from loaders.batch_size import FIRST, BatchSize
-from loaders.config import SOURCES
 from loaders.dead_letters import DeadLetter
 from loaders.deletions import Brake, DeletionsHeldBack
 from loaders.errors import (
@@ -41,6 +40,7 @@ from loaders.items import (
 from loaders.job import Job, job_name_for
 from loaders.landing import Landing
 from loaders.progress import NullProgress, Progress
+from loaders.runs import FOREVER, close_orphans
 from loaders.stored import Stored
 from loaders.warehouse import Warehouse
 
@@ -323,8 +323,7 @@ class Ingestion:
         crashpoints.reached("merge.before")
         with self._warehouse.open():
             self._progress.note("merging and checking (dbt build)")
-            # The marts of other sources stay as they are: this run brings nothing for them.
-            others = [f"tag:{name}" for name in SOURCES if name != self.job.source_system]
+            others = transform.other_sources(self._warehouse, self.job.source_system)
             if monitoring.is_current(self._warehouse):
                 others.append(f"tag:{monitoring.TAG}")
             result = transform.build(
@@ -334,6 +333,9 @@ class Ingestion:
                 connection=self.job.connection,
             )
             crashpoints.reached("merge.after")
+            if "warn_older_runs" in result.warnings:
+                # Perhaps of one that no run has closed in the days in which each looks for it.
+                close_orphans(self._warehouse, dt.datetime.now(dt.UTC), FOREVER)
             if not isinstance(result.error, TransformFailed):
                 self.job.step = "check"
             counts = self.job.counts()

@@ -21,7 +21,7 @@ from loaders.chain import LINK, Link, head_id
 from loaders.config import configure_dlt, state_dir
 from loaders.errors import LandingError, describe
 from loaders.landing_tables import CURSORS, DEAD_LETTERS, LANDED_OBJECTS, Row, arrow_table
-from loaders.warehouse import Warehouse
+from loaders.warehouse import Warehouse, with_next_step
 
 MAX_REFUSED = 20
 """Objects of one package that may become dead letters because the warehouse refuses them."""
@@ -407,4 +407,4 @@ def _is_terminal(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """The one line of what dlt's error began with."""
-    return describe(list(_causes(error))[-1])
+    return with_next_step(describe(list(_causes(error))[-1]))

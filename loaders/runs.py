@@ -23,7 +23,8 @@ from loaders.warehouse import Warehouse
 ORPHANED = "Orphaned"
 GRACE = dt.timedelta(minutes=10)
 """How long after its timeout a run without an end row may still write one."""
-_LOOK_BACK = dt.timedelta(days=30)
+LOOK_BACK = dt.timedelta(days=30)
+FOREVER = dt.timedelta(days=20_000)
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +116,11 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
     return fields[0], fields[19]
 
 
-def open_runs(warehouse: Warehouse, now: dt.datetime) -> list[OpenRun]:
+def open_runs(
+    warehouse: Warehouse, now: dt.datetime, look_back: dt.timedelta = LOOK_BACK
+) -> list[OpenRun]:
     """Runs of the last 30 days without an end row, oldest first."""
-    return _open_runs(warehouse, "created_at > ?", now - _LOOK_BACK, now - _LOOK_BACK)
+    return _open_runs(warehouse, "created_at > ?", now - look_back, now - look_back)
 
 
 def find_open(warehouse: Warehouse, correlation_id: str) -> OpenRun:
@@ -162,11 +165,13 @@ def recorded(warehouse: Warehouse, correlation_id: str, started_at: dt.datetime)
     return {event_type for (event_type,) in rows}
 
 
-def close_orphans(warehouse: Warehouse, now: dt.datetime) -> tuple[list[OpenRun], int]:
+def close_orphans(
+    warehouse: Warehouse, now: dt.datetime, look_back: dt.timedelta = LOOK_BACK
+) -> tuple[list[OpenRun], int]:
     """Append job.failed (`Orphaned`) to runs that died; return the runs still open and
     how many were closed."""
     alive, closed = [], 0
-    for run in open_runs(warehouse, now):
+    for run in open_runs(warehouse, now, look_back):
         if not run.is_orphaned(now):
             alive.append(run)
             continue

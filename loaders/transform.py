@@ -11,11 +11,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from loaders.config import PROJECT_DIR, Target, state_dir
+from loaders.config import PROJECT_DIR, SOURCES, Target, state_dir
 from loaders.errors import (
     CheckFailed,
     ConfigError,
@@ -27,7 +28,7 @@ from loaders.errors import (
     without_content,
     without_secrets,
 )
-from loaders.warehouse import Warehouse, open_warehouse
+from loaders.warehouse import Warehouse, open_warehouse, with_next_step
 
 MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
 Connection = tuple[str, str | None]
@@ -38,7 +39,8 @@ FORMAT = "warehouse_format"
 logger = logging.getLogger(__name__)
 
 _MAX_BUILDS = 4
-_NAMED_RUNS = 3
+_NAMED = 3
+_LONGEST_NAME = 100
 # An ingestion does not need dbt's debug log, which takes time.
 _QUIETLY = ("--quiet", "--log-level-file", "info")
 # dbt's artifacts quote the warehouse and the arguments: they are for who asks for them.
@@ -165,6 +167,21 @@ def bootstrap(warehouse: Warehouse) -> None:
             raise result.error
 
 
+def other_sources(warehouse: Warehouse, source_system: str) -> list[str]:
+    """What a source's run excludes: the marts of others, to which it brings nothing; of those
+    that are not there yet the tests alone, so that the first run of a warehouse makes all views."""
+    views: dict[str, str] = {}
+    for name in SOURCES:
+        if name != source_system:
+            # A build makes them together: the last one tells for all.
+            views[name] = max(path.stem for path in PROJECT_DIR.glob(f"models/marts/{name}/*.sql"))
+    present = warehouse.views(views.values())
+    return [
+        f"tag:{name}" if view in present else f"tag:{name},resource_type:test"
+        for name, view in views.items()
+    ]
+
+
 def views_fingerprint() -> str:
     """Of the files that define the monitoring views; what they are marked with (mark_view)."""
     digest = hashlib.sha256((PROJECT_DIR / "dbt_project.yml").read_bytes())
@@ -274,7 +291,7 @@ def _invoke(
         *(_QUIETLY if quiet else ()),
         *(() if _WRITE_JSON.intersection(command) else ("--no-write-json",)),
         "--log-path",
-        str(state_dir() / "logs" / target.key),
+        str(_log_dir(target)),
         *command,
         "--project-dir",
         str(PROJECT_DIR),
@@ -282,9 +299,8 @@ def _invoke(
         str(target.profiles_dir),
         "--target",
         target.name,
-        # One a target: dbt parses again when it changes.
         "--target-path",
-        str(PROJECT_DIR / "target" / target.name),
+        str(_target_path(target)),
     ]
     # Views that variables of a command line have shaped are not the project's.
     is_project_s = not any(each.startswith("--vars") for each in command)
@@ -333,7 +349,7 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
         only_tests = all(str(failure.node.resource_type) == "test" for failure in failures)
         kind = CheckFailed if only_tests else TransformFailed
         first = failures[0]
-        said = _said(target, first.message or str(first.status)) + _named_runs(target, first)
+        said = _said(target, first.message or str(first.status)) + _named_violations(target, first)
         error = kind(f"dbt build: {len(failures)} node(s) failed, first {first.node.name}: {said}")
         error.retryable = all(_may_pass(target, failure.message or "") for failure in failures)
     elif not success:
@@ -347,19 +363,36 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
     )
 
 
-def _named_runs(target: Target, failure: Any) -> str:
-    """The runs that the rows of a failed acceptance test name, and where their repair stands."""
-    if not failure.node.original_file_path.startswith("tests/acceptance"):
+def _named_violations(target: Target, failure: Any) -> str:
+    """The objects and runs that the rows of a failed test name, what shows them, what to do."""
+    node = failure.node
+    if str(failure.status) != "fail" or not node.compiled_code:
         return ""
-    try:
-        rows = open_warehouse(target).execute(
-            "select distinct correlation_id from ("
-            f"\n{failure.node.compiled_code}\n) as violations order by 1 limit {_NAMED_RUNS}"
-        )
-    except WarehouseError:  # of a test that names none, or that failed for another reason
-        return ""
-    runs = ", ".join(str(run) for (run,) in rows)
-    return f"; of {runs}; docs/faults.md says what to do" if runs else ""
+    columns = ["idem_key", "correlation_id"]
+    if getattr(node, "column_name", None) in columns:
+        columns.append("unique_field")  # dbt's name for it in a test of uniqueness
+    named = []
+    for column in columns:
+        with contextlib.suppress(WarehouseError):  # the test has no such column
+            rows = open_warehouse(target).execute(
+                f"select distinct {column} from (\n{node.compiled_code}\n) as violations"
+                f" where {column} is not null order by 1 limit {_NAMED}"
+            )
+            named += [f"; of {', '.join(name[:_LONGEST_NAME] for (name,) in rows)}"] if rows else []
+    return (
+        f"{''.join(named)}; `dbt show --select {node.name} --target {target.name}` lists its rows,"
+        f" docs/faults.md says what to do; log: {_log_dir(target) / 'dbt.log'}"
+    )
+
+
+def _target_path(target: Target) -> Path:
+    """Where dbt writes, below DBT_TARGET_PATH or the state directory: for each target apart, as
+    dbt parses the project again when it changes."""
+    return Path(os.environ.get("DBT_TARGET_PATH") or state_dir() / "target") / target.name
+
+
+def _log_dir(target: Target) -> Path:
+    return state_dir() / "logs" / target.key
 
 
 def _may_pass(target: Target, message: str) -> bool:
@@ -375,10 +408,10 @@ def _said(target: Target, message: str) -> str:
     """What the warehouse said, without values, and what to do about it where that is known."""
     text = _without_values(message)
     if target.type != "bigquery":
-        return text
-    from loaders.bigquery import with_next_step
+        return with_next_step(text)
+    from loaders import bigquery
 
-    return with_next_step(text)
+    return bigquery.with_next_step(text)
 
 
 def _without_values(message: str) -> str:

@@ -52,6 +52,8 @@ class Warehouse(abc.ABC):
         self.lock_wait = lock_wait
         self.labels: dict[str, str] = {}
         """What the warehouse's own records say of each statement, where it has such labels."""
+        self.may_be_read_only = False
+        """Whether reading will do where another process keeps others from writing."""
 
     @abc.abstractmethod
     def table(self, name: str) -> str:
@@ -149,6 +151,7 @@ class DuckDBWarehouse(Warehouse):
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._file: tuple[int, int] | None = None
         """Device and inode of the file as it was opened first."""
+        self._is_read_only = False
 
     def table(self, name: str) -> str:
         """Qualified name of a table in the events dataset."""
@@ -208,7 +211,9 @@ class DuckDBWarehouse(Warehouse):
             try:
                 return cursor.execute(sql, list(parameters)).fetchall()
             except duckdb.Error as error:
-                raise WarehouseError(f"{self.target.path.name}: {describe(error)}") from error
+                raise WarehouseError(
+                    f"{self.target.path.name}: {with_next_step(describe(error))}"
+                ) from error
             finally:
                 cursor.close()
 
@@ -222,7 +227,9 @@ class DuckDBWarehouse(Warehouse):
                 while rows := cursor.fetchmany(_STREAMED_ROWS):
                     yield from rows
             except duckdb.Error as error:
-                raise WarehouseError(f"{self.target.path.name}: {describe(error)}") from error
+                raise WarehouseError(
+                    f"{self.target.path.name}: {with_next_step(describe(error))}"
+                ) from error
             finally:
                 cursor.close()
 
@@ -295,7 +302,7 @@ class DuckDBWarehouse(Warehouse):
                 " in its place; put it back and run again"
             )
         connection = self._connect_unlocked()
-        if self._file is None:
+        if self._file is None and not self._is_read_only:
             self._remove_spilled()
         self._file = self._found_file()
         for name, value in (self.target.settings.get("settings") or {}).items():
@@ -328,9 +335,15 @@ class DuckDBWarehouse(Warehouse):
         began = time.monotonic()
         has_said = False
         while True:
+            self._is_read_only = False
             try:
                 return duckdb.connect(str(self.target.path))
             except duckdb.Error as error:
+                if self.may_be_read_only:
+                    with contextlib.suppress(duckdb.Error):  # who holds the file writes
+                        connection = duckdb.connect(str(self.target.path), read_only=True)
+                        self._is_read_only = True
+                        return connection
                 if _LOCKED not in str(error):
                     raise WarehouseError(
                         f"{self.target.path}: cannot be opened: {describe(error)}"
@@ -351,6 +364,14 @@ class DuckDBWarehouse(Warehouse):
                         self.lock_wait,
                     )
             time.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))
+
+
+def with_next_step(text: str) -> str:
+    """What DuckDB said; where its memory did not suffice, with the name that its limit has here."""
+    if "Out of Memory Error" not in text:
+        return text
+    said = text.partition("Possible solutions")[0].strip()
+    return f"{said}; raise LANDFALL_DUCKDB_MEMORY, which is memory_limit in profiles.yml"
 
 
 def _holder(error: duckdb.Error) -> str:

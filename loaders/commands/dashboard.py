@@ -46,7 +46,9 @@ def _dashboard(options: argparse.Namespace) -> int:
         raise UsageError(
             f"dashboard: --output {output}: expected a file in a directory that is there"
         )
-    page = render(read(warehouse_of(options), options.days, dt.datetime.now(dt.UTC)))
+    warehouse = warehouse_of(options)
+    warehouse.may_be_read_only = True
+    page = render(read(warehouse, options.days, dt.datetime.now(dt.UTC)))
     _write(output, page)
     print(f"written: {output} ({len(page.encode()) / 1e6:.1f} MB)")
     return 0

@@ -30,6 +30,7 @@ def _status(options: argparse.Namespace) -> int:
     from loaders.alerts.incidents import tell_undelivered
 
     warehouse = warehouse_of(options)
+    warehouse.may_be_read_only = True
     found = status.read(warehouse, options.limit)
     if options.json:
         print(json.dumps(found.as_json(), indent=2))

@@ -32,7 +32,9 @@
     where
         ends > 0
         and (
-            starts != 1
+            starts > 1
+            -- another run has closed one that began before the period, whose start is not seen
+            or (starts = 0 and real_ends > 0)
             or real_ends > 1
             or ended_at < started_at
             or completed_ingestions > ingestions

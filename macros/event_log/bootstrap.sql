@@ -1,9 +1,28 @@
 {# on-run-start of a plain dbt command: every table there, before any node is selected.
    The wrapper runs it through run_bootstrap, when something is missing. #}
 {% macro bootstrap() -%}
-    {%- if is_own_job() -%}
+    {%- if is_build() and flags.EMPTY -%}{%- do refuse_empty() -%}{%- endif -%}
+    {%- if is_own_job() or (is_build() and flags.EMPTY) -%}
         {%- do remember_raw_objects() -%}
         {{ bootstrap_sql() }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# `--empty` is for a warehouse of which nobody reads anything yet: it makes views over nothing. #}
+{% macro refuse_empty() -%}
+    {%- set event_log = source('telemetry', 'event_log') -%}
+    {%- if column_names(event_log) -%}
+        {%- set runs = run_query(
+            'select 1 as one from ' ~ event_log.render() ~ ' where correlation_id != '
+            ~ text_literal(correlation_id()) ~ ' limit 1'
+        ) -%}
+        {%- if runs.rows -%}
+            {{ exceptions.raise_compiler_error(
+                '--empty: ' ~ event_log.render() ~ ' holds runs, and its views would show nothing;'
+                ~ ' expected a warehouse without runs, such as one made for CI: choose another'
+                ~ ' --target, or leave --empty out'
+            ) }}
+        {%- endif -%}
     {%- endif -%}
 {%- endmacro %}
 

@@ -3,14 +3,25 @@
 {% macro failed_nodes_message(failures) -%}
     {%- set count = failures | length -%}
     {%- set begin = count ~ ' dbt node(s) failed: ' -%}
-    {%- set end = '; see ' ~ dbt_log() ~ ', invocation ' ~ invocation_id -%}
+    {%- set found = failures | selectattr('status', 'equalto', 'fail') | first -%}
+    {%- set shown -%}
+        {%- if found %}; `dbt show --select {{ found.node.name | truncate(120, true, '…', 0) }}` lists its rows,
+        {{- ' docs/faults.md says what to do' -}}{%- endif -%}
+    {%- endset -%}
+    {%- set end = shown ~ '; see ' ~ dbt_log() ~ ', invocation ' ~ invocation_id -%}
     {%- set room = 500 - (begin ~ ', ' ~ count ~ ' more' ~ end) | length -%}
     {%- set named = [] -%}
     {%- for failure in failures -%}
         {%- set name = failure.node.name | truncate(120, true, '…', 0) -%}
         {%- set text = name ~ ' (' ~ kind_of_failure(failure) ~ ')' -%}
-        {%- if (named + [text]) | join(', ') | length > room -%}{%- break -%}{%- endif -%}
-        {%- do named.append(text) -%}
+        {%- set of_whom = name ~ ' (' ~ kind_of_failure(failure) ~ named_violations(failure) ~ ')' -%}
+        {%- if (named + [of_whom]) | join(', ') | length <= room -%}
+            {%- do named.append(of_whom) -%}
+        {%- elif (named + [text]) | join(', ') | length <= room -%}
+            {%- do named.append(text) -%}
+        {%- else -%}
+            {%- break -%}
+        {%- endif -%}
     {%- endfor -%}
     {%- if named | length < count -%}
         {%- do named.append((count - named | length) ~ ' more') -%}

@@ -1,4 +1,5 @@
-{# on-run-end: job.completed or job.failed of a plain dbt command, told by its results. #}
+{# on-run-end: job.completed or job.failed of a plain dbt command, told by its results. `dbt test`
+   is no job: it is told what its failed tests name, and nothing is written. #}
 {% macro log_job_ended(results) -%}
     {%- if is_own_job() -%}
         {%- set failures = [] -%}
@@ -39,12 +40,15 @@
                 'retryable': false,
                 'tests': tests,
             }) -%}
-            {{ log_event(
-                'job.failed', json_with_merge_counts(telemetry), failed_nodes_message(failures)
-            ) }}
+            {%- set message = failed_nodes_message(failures) -%}
+            {%- do log(message, info=true) -%}
+            {{ log_event('job.failed', json_with_merge_counts(telemetry), message) }}
         {%- else -%}
             {%- do telemetry.update({'tests': tests, 'merge': merge}) -%}
             {{ log_event('job.completed', json_with_merge_counts(telemetry)) }}
         {%- endif -%}
+    {%- elif execute and flags.WHICH == 'test' -%}
+        {%- set failures = results | selectattr('status', 'equalto', 'fail') | list -%}
+        {%- if failures -%}{%- do log(failed_nodes_message(failures), info=true) -%}{%- endif -%}
     {%- endif -%}
 {%- endmacro %}

@@ -2,7 +2,7 @@
    complete or not. A package that is being loaded is later than the head. Cursors of a release
    without links: of each stream the newest of a complete load stays. #}
 {% macro drain_cursors() -%}
-delete from {{ source('landing', 'cursors') }} as old
+delete from {{ source('landing', 'cursors').render() }} as old
 where exists (
     select 1
     from {{ source('landing', 'cursors') }} as newer

@@ -2,7 +2,7 @@
    anything was ever erased: they too may come late, with a package of another machine. #}
 {% macro drain_erased() -%}
     {%- set erasures = source('erasure', 'erasures') -%}
-    {%- set letters = source('landing', 'dead_letters') -%}
+    {%- set letters = source('landing', 'dead_letters').render() -%}
     {%- if execute and run_query('select 1 as one from ' ~ erasures ~ ' limit 1').rows -%}
         {%- call statement() -%}
 delete from {{ letters }}
@@ -13,6 +13,6 @@ where
     ) }}
         {%- endcall -%}
     {%- endif -%}
-delete from {{ source('landing', 'landed_objects') }}
+delete from {{ source('landing', 'landed_objects').render() }}
 where {{ is_erased('idem_key') }}
 {%- endmacro %}

@@ -1,6 +1,6 @@
 {# Takes from the queue only what raw_objects provably holds: safe whatever else runs. #}
 {% macro drain_landed_objects() -%}
-delete from {{ source('landing', 'landed_objects') }} as landed
+delete from {{ source('landing', 'landed_objects').render() }} as landed
 where exists (
     select 1
     from {{ this }} as stored

@@ -2,7 +2,8 @@
    of unchanged rows and lose it for deleted ones. What is decided and what is written share
    one snapshot, so a concurrent MERGE cannot come between them. #}
 {% macro merge_objects(target, states) -%}
-    {{ return(adapter.dispatch('merge_objects', 'landfall')(target, states)) }}
+    {#- under `--empty` a relation is a sub-query, into which nothing can be merged -#}
+    {{ return(adapter.dispatch('merge_objects', 'landfall')(target.render(), states)) }}
 {%- endmacro %}
 
 {# DuckDB keeps what a MERGE inserts or updates in memory until it commits: 100,000 mails do
@@ -22,6 +23,7 @@
         merged_by = {{ text_literal(correlation_id()) }},
         last_action = seen.action
     {%- endset -%}
+    {%- set landed = source('landing', 'landed_objects').render() -%}
 create or replace temporary table merge_decisions as
 -- of states landed twice one row is taken
 with contents as (
@@ -29,7 +31,7 @@ with contents as (
         idem_key,
         observed_at,
         max_by(rowid, payload_hash) as content_row
-    from {{ source('landing', 'landed_objects') }}
+    from {{ landed }}
     where
         not is_deleted
         and {{ is_to_merge() | indent }}
@@ -117,11 +119,12 @@ select
     {{ json_parse('landed.payload') }} as payload,
     {{ text_literal(correlation_id()) }} as merged_by,
     seen.action as last_action
-from {{ source('landing', 'landed_objects') }} as landed
+from {{ landed }} as landed
 right join (select * from merge_decisions where brings_payload) as seen
     on landed.rowid = seen.content_row;
 
-set threads = getvariable('threads_before')
+set threads = getvariable('threads_before');
+drop table merge_decisions
 {%- endmacro %}
 
 {# BigQuery bills an UPDATE for every column of each partition it may touch, and a payload is

@@ -167,6 +167,7 @@ class Slot:
             "DBT_PROFILES_DIR": str(self.directory),
             "LANDFALL_DUCKDB_PATH": str(self.warehouse),
             "LANDFALL_STATE_DIR": str(self.state_dir),
+            "DBT_TARGET_PATH": str(self.target_path.parent),
             "LANDFALL_TARGET": self.target,
             "LANDFALL_EMULATOR_URL": self.emulator or "",
             "LANDFALL_BIGQUERY_DATASET": self.dataset,

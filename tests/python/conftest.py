@@ -160,14 +160,14 @@ class Project:
             check=False,
         )
 
-    def run_dbt(self, *arguments: str) -> Any:
+    def run_dbt(self, *arguments: str, quiet: bool = True) -> Any:
         """Run a plain dbt command in this process, as a person would type it."""
         from dbt.cli.main import dbtRunner
 
         try:
             return dbtRunner().invoke(
                 [
-                    "--quiet",
+                    *(("--quiet",) if quiet else ()),
                     "--log-path",
                     str(self.state_dir / "logs"),
                     *arguments,
@@ -259,6 +259,7 @@ def _project(
         ("LANDFALL_DUCKDB_PATH", project.duckdb_path),
         ("LANDFALL_STATE_DIR", project.state_dir),
         ("LANDFALL_TARGET", project.target),
+        ("DBT_TARGET_PATH", PROJECT_DIR / "target"),  # parsed once for all tests
         ("DBT_WRITE_JSON", "false"),  # half a second a command
     ):
         monkeypatch.setenv(name, str(value))

@@ -431,10 +431,29 @@ def test_a_run_across_the_edge_of_the_period_is_seen_whole(
 def test_the_line_of_a_failed_check_names_the_run(finished: Warehouse, project: Project) -> None:
     [(culprit,)] = finished.execute("select distinct inserted_by from events.raw_objects")
     corrupt(finished, OBJECT_CORRUPTIONS["a row that is gone"][1])
-    run = run_scripted(finished, [])
-    assert f"assert_store_matches_log: Got 1 result, configured to fail if !=0; of {culprit};" in (
-        str(run.error).replace("!= 0", "!=0")
+    said = str(run_scripted(finished, []).error).replace("!= 0", "!=0")
+    found = "assert_store_matches_log: Got 1 result, configured to fail if !=0"
+    assert f"{found}; of {culprit}; " in said
+    assert "`dbt show --select assert_store_matches_log --target " in said
+    assert "docs/faults.md says what to do; log: " in said
+
+
+@pytest.mark.slow
+def test_the_line_of_a_failed_check_names_the_objects(
+    finished: Warehouse, project: Project
+) -> None:
+    """Of a test of dbt's own, too."""
+    build = transform.build
+    [[key]] = finished.execute("select min(idem_key) from events.raw_objects")
+    finished.execute(
+        f"insert into events.raw_objects select * from events.raw_objects where idem_key = '{key}'"
     )
+    finished.execute("update events.raw_objects set first_seen = last_seen + interval 1 day")
+    for test in ("assert_object_timestamps", "unique_raw_objects_idem_key"):
+        said = str(build(finished.target, "a-run", ["--select", test]).error)
+        assert f"first {test}: Got " in said
+        assert f"; of {key}" in said
+        assert f"`dbt show --select {test} --target " in said
 
 
 @on_both_targets

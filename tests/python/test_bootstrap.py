@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from loaders import transform
-from loaders.config import PROJECT_DIR
+from loaders.config import PROJECT_DIR, load_target
 from loaders.errors import TransformFailed
 from loaders.event_log import log_event
 from loaders.items import Observed
 from loaders.warehouse import Warehouse
 
-from .conftest import Project, event_types, run_scripted
+from .conftest import Project, at, event_types, run_scripted
 
 TYPES = {
     "string": "VARCHAR",
@@ -204,3 +204,42 @@ def test_a_bootstrap_that_fails_and_changes_nothing_says_so(
     monkeypatch.setattr(transform, "_bootstrap_once", lambda target: failure)
     with pytest.raises(TransformFailed, match="not allowed"):
         transform.bootstrap(warehouse)
+
+
+@pytest.mark.slow
+def test_every_view_is_there_after_the_first_run(warehouse: Warehouse, project: Project) -> None:
+    """The tests of the views of other sources, too, pass from then on."""
+    assert run_scripted(warehouse, [Observed("widget", '{"id": "a"}', at(1), "a")]).error is None
+    assert project.run_dbt("test", "--exclude-resource-type", "unit_test").success
+
+
+def test_a_run_leaves_the_marts_of_others_alone_where_they_are(warehouse: Warehouse) -> None:
+    def excluded() -> list[str]:
+        return transform.other_sources(warehouse, "gmail")
+
+    assert excluded() == ["tag:stripe,resource_type:test"]
+    for path in PROJECT_DIR.glob("models/marts/stripe/*.sql"):
+        warehouse.execute(f"create view events.{path.stem} as select 1 as one")
+    assert excluded() == ["tag:stripe"]
+
+
+@pytest.mark.parametrize("given", [None, "elsewhere"])
+def test_dbt_writes_nothing_into_the_project(
+    project: Project, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """A container's may be read-only."""
+    import dbt.cli.main
+
+    asked: list[str] = []
+    monkeypatch.setattr(
+        dbt.cli.main.dbtRunner, "invoke", lambda _, arguments: asked.extend(arguments)
+    )
+    monkeypatch.delenv("DBT_TARGET_PATH")
+    if given:
+        monkeypatch.setenv("DBT_TARGET_PATH", given)
+    target = load_target()
+    with pytest.raises(AttributeError):  # there is no result
+        transform.build(target, "a-run")
+    base = given or project.state_dir / "target"
+    assert asked[asked.index("--target-path") + 1] == f"{base}/{target.name}"
+    assert str(project.state_dir) in asked[asked.index("--log-path") + 1]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from loaders import cli, errors
+from loaders import cli, errors, monitoring
 from loaders.config import PROJECT_DIR, Connection, load_target
 from loaders.connections import load_connection
 from loaders.errors import ConfigError
@@ -349,16 +349,16 @@ def test_an_unset_variable_of_the_profile_is_named(
 
 HOLDER = """
 import sys, duckdb
-connection = duckdb.connect(sys.argv[1])
+connection = duckdb.connect(sys.argv[1], read_only=len(sys.argv) > 2)
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
 @contextlib.contextmanager
-def held_by_another_process(path: Path) -> Iterator[None]:
+def held_by_another_process(path: Path, *, read_only: bool = False) -> Iterator[None]:
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)],
+        [sys.executable, "-c", HOLDER, str(path), *(["read-only"] if read_only else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -386,6 +386,21 @@ def test_a_file_held_by_another_process_is_exit_75_and_one_line(
     line = one_line(err)
     assert str(project.duckdb_path) in line
     assert "--lock-wait" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["status", "dashboard"])
+def test_a_file_that_another_process_reads_can_be_looked_at(
+    warehouse: Warehouse, project: Project, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monitoring.build_views(warehouse)
+    options = ("--output", str(project.directory / "page.html")) if command == "dashboard" else ()
+    with held_by_another_process(project.duckdb_path, read_only=True):
+        code, _, err = run_main(capsys, command, "--lock-wait", "0s", *options)
+        assert (code, err) == (0, "")
+        refused, _, err = run_main(capsys, "build", "--lock-wait", "0s")
+    assert refused == 75
+    assert "--lock-wait" in one_line(err)
 
 
 def test_a_file_given_back_in_time_is_waited_for(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from loaders import crashpoints, runs, status
+from loaders import crashpoints, runs, status, transform
 from loaders import warehouse as warehouse_module
 from loaders.config import PACKAGE_NAME, PROJECT_DIR
 from loaders.errors import WarehouseBusy, WarehouseError
@@ -154,6 +154,25 @@ def test_two_that_close_a_run_at_once_write_one_end(
     close_orphans(warehouse, later)
     monkeypatch.setattr(runs, "open_runs", lambda *_: seen)  # looked before the other wrote
     close_orphans(warehouse, later)
+    assert event_types(warehouse, job.correlation_id) == ["job.started", "job.failed"]
+
+
+def test_a_run_of_long_ago_is_closed_where_the_tests_tell_of_it(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run looks for the open ones of 30 days; warn_older_runs looks at all."""
+    job = started_job(warehouse)
+    warehouse.execute("update events.event_log set created_at = created_at - interval 31 day")
+    for number, warnings in enumerate([(), ("warn_older_runs",)]):
+        assert event_types(warehouse, job.correlation_id) == ["job.started"]
+        built = transform.BuildResult(warnings=warnings)
+        monkeypatch.setattr(transform, "build", lambda *_, _built=built, **__: _built)
+        assert (
+            run_scripted(
+                warehouse, [Observed("widget", f'{{"id": "{number}"}}', at(number), "a")]
+            ).error
+            is None
+        )
     assert event_types(warehouse, job.correlation_id) == ["job.started", "job.failed"]
 
 

@@ -23,3 +23,11 @@ def test_every_fault_that_is_documented_is_tested() -> None:
         named = set(re.findall(r"`(test_\w+)`", row))
         assert named, row
         assert named <= defined, (row, named - defined)
+
+
+def test_every_acceptance_test_has_a_row() -> None:
+    """What a failed one says points here."""
+    text = (PROJECT_DIR / "docs" / "faults.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    for path in (PROJECT_DIR / "tests" / "acceptance").glob("*.sql"):
+        assert any(f"`{path.stem}`" in row for row in rows), path.stem

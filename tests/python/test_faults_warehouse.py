@@ -659,6 +659,19 @@ connection.execute(
 """
 
 
+@duckdb_only("DuckDB's memory limit")
+def test_too_little_memory_names_the_setting_that_raises_it(warehouse: Warehouse) -> None:
+    with warehouse.open():
+        warehouse.execute("set global memory_limit = '20MB'")
+        with pytest.raises(
+            WarehouseError, match=r"Out of Memory Error.*LANDFALL_DUCKDB_MEMORY"
+        ) as of:
+            warehouse.execute(
+                "select max(x) from (select repeat('x', 90000000) as x from range(3))"
+            )
+    assert "SET " not in str(of.value)
+
+
 @duckdb_only("DuckDB's own files")
 def test_what_a_killed_process_spilled_does_not_stay(warehouse: Warehouse) -> None:
     path = warehouse.target.path

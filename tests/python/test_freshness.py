@@ -42,7 +42,10 @@ def freshness(project: Project, intervals: str = "{}") -> str:
         pytest.param({"acct1": [1], "acct2": [50]}, "error", id="one is very late"),
         pytest.param({"acct1": [1], "acct2": [24 * 31]}, "pass", id="one was given up"),
         pytest.param({"acct1": [1], "sandbox": [50]}, "pass", id="the sandbox was tried once"),
-        pytest.param({"sandbox": [1]}, "error", id="nothing but the sandbox"),
+        pytest.param({"sandbox": [1]}, "pass", id="nothing but the sandbox"),
+        pytest.param({"sandbox": [24 * 31]}, "pass", id="nothing but the sandbox, long ago"),
+        pytest.param({"acct1": [24 * 31]}, "error", id="the only one was given up"),
+        pytest.param({"acct1": [24 * 31], "sandbox": [1]}, "error", id="that, and the sandbox"),
     ],
 )
 def test_the_stalest_connection_decides(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from loaders import transform
 from loaders.errors import MAX_MESSAGE
-from loaders.event_log import MAX_PAYLOAD_BYTES, trace_id_from_environment
+from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, trace_id_from_environment
 from loaders.items import Observed
 from loaders.warehouse import Warehouse
 
@@ -287,9 +288,89 @@ def test_a_failing_test_is_a_failed_check(core: Warehouse, project: Project) -> 
         "failed": 1,
         "skipped": 0,
     }
-    kind = "(Got 1 result, configured to fail if != 0)"
-    assert f"assert_idem_keys {kind}; see " in failed["error_message"]
+    kind = "(Got 1 result, configured to fail if != 0; of r)"
+    shown = "`dbt show --select assert_idem_keys` lists its rows, docs/faults.md says what to do"
+    assert f"assert_idem_keys {kind}; {shown}; see " in failed["error_message"]
     assert CANARY not in json.dumps([failed["error_message"], failed["payload"]])
+
+
+@duckdb_only("what is printed")
+def test_a_failing_test_of_no_job_names_the_objects(
+    core: Warehouse, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.run_dbt("seed").success
+    land(core, '{"id": "a"}')
+    assert project.run_dbt("run", *CORE).success
+    core.execute("update events.raw_objects set first_seen = last_seen + interval 1 day")
+    capsys.readouterr()
+    assert not project.run_dbt("test", "--select", "assert_object_timestamps", quiet=False).success
+    printed = capsys.readouterr().out
+    assert "assert_object_timestamps (Got 1 result, configured to fail if != 0" in printed
+    assert "; of acme:acct1:widget:a; of dbt_run-" in printed
+    shown = project.run_dbt("show", "--select", "assert_object_timestamps")
+    assert "acme:acct1:widget:a" in str(shown.result.results[0].agate_table.columns[0].values())
+
+
+@on_both_targets
+def test_an_empty_build_passes_where_there_are_no_runs(empty_project: Project) -> None:
+    result = empty_project.run_dbt("build", "--empty", "--exclude-resource-type", "unit_test")
+    assert result.success, result.exception
+    assert events(empty_project.open_warehouse()) == []
+
+
+@on_both_targets
+@pytest.mark.parametrize("command", ["build", "run"])
+def test_an_empty_build_is_refused_where_there_are_runs(
+    core: Warehouse, project: Project, command: str
+) -> None:
+    land(core, '{"id": "a"}')
+    assert project.run_dbt("run", *CORE).success
+    before = stored(core), events(core)
+    result = project.run_dbt(command, "--empty")
+    assert not result.success
+    assert "--empty: " in str(result.exception)
+    assert "expected a warehouse without runs" in str(result.exception)
+    assert (stored(core), events(core)) == before
+
+
+@on_both_targets
+def test_runs_that_will_write_no_end_get_one(core: Warehouse, project: Project) -> None:
+    """Ctrl-C leaves those of dbt without one; nobody looks for one of a month ago."""
+    started = [
+        ("dbt_build-1", "dbt", dt.timedelta(seconds=71 * 60)),
+        ("dbt_build-2", "dbt", dt.timedelta(seconds=69 * 60)),
+        ("old", "gmail", dt.timedelta(days=31)),
+        ("recent", "gmail", dt.timedelta(days=29)),
+    ]
+    for run, source_system, age in started:
+        log_event(
+            core,
+            "job.started",
+            source_system=source_system,
+            connection_name=None if source_system == "dbt" else "acct1",
+            object_type="job_run",
+            correlation_id=run,
+            created_at=dt.datetime.now(dt.UTC) - age,
+            payload={"job_name": "it's", "package_name": "landfall", "timeout_seconds": 3600},
+        )
+    assert project.run_dbt("seed").success
+    assert project.run_dbt("seed").success
+    ends = {run: events(core, run)[1:] for run, *_ in started}
+    assert {run: len(found) for run, found in ends.items()} == {
+        "dbt_build-1": 1,
+        "dbt_build-2": 0,
+        "old": 1,
+        "recent": 0,
+    }
+    for [end] in filter(None, ends.values()):
+        assert (end["event_type"], end["status"]) == ("job.failed", "failed")
+        assert end["payload"]["error_type"] == "Orphaned"
+        assert end["payload"]["job_name"] == "it's"
+        assert end["payload"]["inserted"] is None
+    tests = ("assert_event_payloads", "assert_job_lifecycle", "warn_older_runs")
+    found = project.run_dbt("test", "--select", *tests).result.results
+    # The start of a test's making has fewer fields than one of a job.
+    assert {each.node.name: str(each.status) for each in found}["assert_job_lifecycle"] == "pass"
 
 
 @on_both_targets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httplib2
@@ -28,6 +29,7 @@ from .conftest import (
     gmail_source,
     position,
     run_gmail,
+    run_stripe,
     stored,
 )
 
@@ -36,6 +38,31 @@ pytestmark = pytest.mark.usefixtures("merge_only")
 ENDED_WELL = ["job.started", "ingestion.completed", "job.completed"]
 DEAD_LETTERED = ["job.started", "ingestion.completed", "job.failed"]
 REFUSED = ["job.started", "ingestion.failed", "job.failed"]
+
+
+@pytest.mark.parametrize("run", [run_gmail, run_stripe], ids=["gmail", "stripe"])
+def test_a_start_records_what_the_run_was_asked_for(
+    warehouse: Warehouse, sandbox: Sandbox, run: Callable[..., Run]
+) -> None:
+    since = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    asked = IngestOptions(since=since, objects=("message", "charge"), batch_size=7, max_objects=3)
+    started = [
+        events(warehouse, run(warehouse, sandbox, options).correlation_id)[0]["payload"]
+        for options in (IngestOptions(), asked)
+    ]
+    defaults = {
+        "full_resync": False,
+        "retry": False,
+        "accept_deletions": False,
+        "max_duration": 3000.0,
+    }
+    assert started[0]["parameters"] == defaults
+    assert started[1]["parameters"] == defaults | {
+        "since": "2030-01-01T00:00:00+00:00",
+        "objects": ["message", "charge"],
+        "batch_size": 7,
+        "max_objects": 3,
+    }
 
 
 def message_of(sandbox: Sandbox, message_id: str) -> dict[str, Any]:

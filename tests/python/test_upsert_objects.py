@@ -15,10 +15,11 @@ import pytest
 from loaders import crashpoints, packages, transform
 from loaders.config import state_dir
 from loaders.errors import LandfallError, LandingError
+from loaders.event_log import log_event
 from loaders.idem_keys import IdemKeyFunction, idem_key
 from loaders.ingest import DeadLettered
 from loaders.items import Cursor, Item, Observed, Unfetched
-from loaders.job import Job
+from loaders.job import Job, new_correlation_id
 from loaders.packages import Package, PackageLoader
 from loaders.status import dead_letters
 from loaders.stored import Stored
@@ -447,6 +448,40 @@ def test_a_callers_own_job_shares_its_correlation_id(warehouse: Warehouse) -> No
     assert event_types(warehouse) == ["job.started", "ingestion.completed", "job.completed"]
     assert {row["changed_by"] for row in stored(warehouse).values()} == {job.correlation_id}
     assert transform.merge_counts(warehouse, job.correlation_id)["inserted"] == 2
+
+
+def test_a_job_of_somebody_s_own_with_its_events(warehouse: Warehouse, merge_only: None) -> None:
+    """log_event and upsert_objects, as the README shows them."""
+    run = new_correlation_id("nightly_widgets")
+    about: dict[str, Any] = {
+        "source_system": "acme",
+        "correlation_id": run,
+        "connection_name": "acct1",
+    }
+    telemetry = {"job_name": "nightly_widgets", "package_name": "acme"}
+    log_event(warehouse, "job.started", object_type="job_run", payload=telemetry, **about)
+    result = upsert(warehouse, widgets(2), correlation_id=run)
+    end = {**telemetry, **result.counts}
+    log_event(warehouse, "job.completed", object_type="job_run", payload=end, **about)
+    assert result.correlation_id == run
+    assert event_types(warehouse, run) == ["job.started", "job.completed"]
+    assert events(warehouse, run)[-1]["payload"]["inserted"] == 2
+    assert {row["merged_by"] for row in stored(warehouse).values()} == {run}
+    assert transform.merge_counts(warehouse, run, ("acme", "acct1"))["inserted"] == 2
+
+
+@duckdb_only("DuckDB's own way to merge")
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", [False, True], ids=["success", "failure"])
+def test_a_merge_leaves_no_temporary_table(warehouse: Warehouse, fails: bool) -> None:
+    upsert(warehouse, widgets(2), merge=False)
+    if fails:
+        warehouse.execute("update events_staging.landed_objects set payload = '{broken'")
+    with warehouse.open():  # and so none of dbt's is closed by the end of the last one
+        result = transform.build(warehouse.target, "a-run", ["--select", "raw_objects"])
+        assert (result.error is not None) is fails
+        left = "select table_name from duckdb_tables() where temporary or table_name like '%tmp%'"
+        assert warehouse.execute(left) == []
 
 
 @duckdb_only("the table has a constraint")
