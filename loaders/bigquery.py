@@ -125,6 +125,10 @@ class BigQueryWarehouse(Warehouse):
         """SQL of the JSON value of a text."""
         return f"parse_json({text})"
 
+    def row_as_json(self, table: str) -> str:
+        """SQL of a row of a table, or of its alias, as the text of a JSON object."""
+        return f"to_json_string({table})"
+
     def sha256(self, text: str) -> str:
         """SQL of a text's SHA-256, in lower-case hexadecimal."""
         return f"to_hex(sha256({text}))"

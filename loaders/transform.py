@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import logging
 import os
 import random
@@ -39,7 +40,8 @@ FORMAT = "warehouse_format"
 logger = logging.getLogger(__name__)
 
 _MAX_BUILDS = 4
-_NAMED = 3
+_LOOKED_AT, _NAMED = 100, 3
+"""Rows of a failed test, and the names of them that an error has room for."""
 _LONGEST_NAME = 100
 # An ingestion does not need dbt's debug log, which takes time.
 _QUIETLY = ("--quiet", "--log-level-file", "info")
@@ -371,16 +373,18 @@ def _named_violations(target: Target, failure: Any) -> str:
     columns = ["idem_key", "correlation_id"]
     if getattr(node, "column_name", None) in columns:
         columns.append("unique_field")  # dbt's name for it in a test of uniqueness
-    named = []
-    for column in columns:
-        with contextlib.suppress(WarehouseError):  # the test has no such column
-            rows = open_warehouse(target).execute(
-                f"select distinct {column} from (\n{node.compiled_code}\n) as violations"
-                f" where {column} is not null order by 1 limit {_NAMED}"
-            )
-            named += [f"; of {', '.join(name[:_LONGEST_NAME] for (name,) in rows)}"] if rows else []
+    warehouse, named = open_warehouse(target), ""
+    with contextlib.suppress(WarehouseError):
+        found = warehouse.execute(
+            f"select {warehouse.row_as_json('violations')} from (\n{node.compiled_code}\n)"
+            f" as violations order by 1 limit {_LOOKED_AT}"
+        )
+        rows = [json.loads(text) for (text,) in found]
+        for column in columns:
+            names = sorted({row[column][:_LONGEST_NAME] for row in rows if row.get(column)})
+            named += f"; of {', '.join(names[:_NAMED])}" if names else ""
     return (
-        f"{''.join(named)}; `dbt show --select {node.name} --target {target.name}` lists its rows,"
+        f"{named}; `dbt show --select {node.name} --target {target.name}` lists its rows,"
         f" docs/faults.md says what to do; log: {_log_dir(target) / 'dbt.log'}"
     )
 

@@ -80,6 +80,10 @@ class Warehouse(abc.ABC):
         """SQL of the JSON value of a text."""
 
     @abc.abstractmethod
+    def row_as_json(self, table: str) -> str:
+        """SQL of a row of a table, or of its alias, as the text of a JSON object."""
+
+    @abc.abstractmethod
     def sha256(self, text: str) -> str:
         """SQL of a text's SHA-256, in lower-case hexadecimal."""
 
@@ -176,6 +180,10 @@ class DuckDBWarehouse(Warehouse):
     def json_parsed(self, text: str) -> str:
         """SQL of the JSON value of a text."""
         return f"cast({text} as json)"
+
+    def row_as_json(self, table: str) -> str:
+        """SQL of a row of a table, or of its alias, as the text of a JSON object."""
+        return f"cast(to_json({table}) as varchar)"
 
     def sha256(self, text: str) -> str:
         """SQL of a text's SHA-256, in lower-case hexadecimal."""
