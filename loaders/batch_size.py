@@ -108,7 +108,8 @@ def _last_ends(
         f"select event_type, correlation_id, {warehouse.json_as_text('payload')}"
         f" from {warehouse.table('event_log')}"
         " where source_system = ? and connection_name = ?"
-        f" and created_at >= {warehouse.timestamp_parameter} and created_at <= ?"
+        f" and created_at >= {warehouse.timestamp_parameter}"
+        f" and created_at <= {warehouse.timestamp_parameter}"
         " and (event_type in ('ingestion.completed', 'ingestion.failed')"
         f" and {warehouse.json_text('payload', '$.batch.mode')} is not null"
         " or event_type = 'job.failed'"
@@ -119,7 +120,7 @@ def _last_ends(
             source_system,
             connection_name,
             since.isoformat(),
-            horizon(),
+            horizon().isoformat(),
             job_name_for(source_system, connection_name),
         ),
     )

@@ -152,8 +152,9 @@ def runs(
     # A warehouse looks for so many ids and reads their payloads only.
     ids = []
     for is_in in ("<=", ">"):
-        clauses = f"where started_at {is_in} ? {newest_first} limit {limit:d}"
-        ids += _rows(warehouse, "job_runs", ("correlation_id",), clauses, [horizon()])
+        of_time = f"where started_at {is_in} {warehouse.timestamp_parameter}"
+        clauses = f"{of_time} {newest_first} limit {limit:d}"
+        ids += _rows(warehouse, "job_runs", ("correlation_id",), clauses, [horizon().isoformat()])
     if not ids:
         return []
     chosen = ", ".join("?" * len(ids))

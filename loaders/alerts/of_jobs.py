@@ -215,18 +215,19 @@ class _Teller:
             " ended as ("
             f"select correlation_id, event_type, created_at from {event_log}"
             " where correlation_id in (select correlation_id from started)"
+            f" and created_at <= {self._warehouse.timestamp_parameter}"
             " and (event_type = 'job.completed'"
             f" or event_type = 'job.failed' and {error_type} not in ({gave_way})))"
             " select count(distinct correlation_id) from ended"
             " where event_type = 'job.failed' and created_at > ("
             "select coalesce(max(created_at), cast('1970-01-01' as timestamp)) from ended"
-            " where event_type = 'job.completed' and created_at <= ?)",
+            " where event_type = 'job.completed')",
             (
                 self._job.source_system,
                 self._job.connection_name or "",
                 self._job.job_name,
                 purpose,
-                horizon(),
+                horizon().isoformat(),
             ),
         )
         return max(1, int(rows[0][0]))

@@ -149,8 +149,9 @@ def _completed_runs(warehouse: Warehouse) -> dict[Key, dt.datetime]:
     rows = warehouse.execute(
         "select source_system, connection_name, job_name, is_ingestion and not is_sync,"
         f" is_retry, max(ended_at) from {warehouse.table('job_runs')}"
-        " where state = 'completed' and ended_at <= ? group by 1, 2, 3, 4, 5",
-        (horizon(),),
+        f" where state = 'completed' and ended_at <= {warehouse.timestamp_parameter}"
+        " group by 1, 2, 3, 4, 5",
+        (horizon().isoformat(),),
     )
     completed = {}
     for source, connection, job_name, is_partial, is_retry, ended_at in rows:
