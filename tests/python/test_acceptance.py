@@ -456,7 +456,6 @@ def test_the_line_of_a_failed_check_names_the_objects(
         assert f"`dbt show --select {test} --target " in said
 
 
-@on_both_targets
 def test_what_a_resync_inserts_anew_makes_up_for_lost_rows(
     project: Project, warehouse: Warehouse, sandbox: Sandbox, core_build: None
 ) -> None:
