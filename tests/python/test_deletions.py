@@ -27,12 +27,13 @@ from loaders.warehouse import Warehouse
 
 from . import test_gmail_sync, test_stripe_sync
 from .conftest import (
+    DUCKDB,
     Run,
     assert_accounted,
     at,
     cursor_item,
     events,
-    on_both_targets,
+    on_emulator,
     run_gmail,
     run_stripe,
     stored,
@@ -266,8 +267,11 @@ def test_a_mass_deletion_fails_every_run_until_it_is_accepted(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("merge_only")
-@on_both_targets
-@pytest.mark.parametrize("source", ["gmail", "stripe"])
+@pytest.mark.parametrize(
+    ("target_type", "source"),
+    [(DUCKDB, "gmail"), (DUCKDB, "stripe"), on_emulator("gmail")],
+    indirect=["target_type"],
+)
 def test_a_connection_may_allow_more(
     warehouse: Warehouse, mailbox: Sandbox, account: Sandbox, source: str
 ) -> None:
