@@ -20,7 +20,8 @@ from .test_cli import run_main
 
 
 @pytest.fixture(autouse=True)
-def usual_umask() -> Iterator[None]:
+def usual_umask(bootstrapped_file: Path) -> Iterator[None]:
+    """For what a test makes; what tests start from was made before."""
     before = os.umask(0o022)
     yield
     assert os.umask(before) == 0o022
