@@ -98,7 +98,8 @@ disasters: install ## the same, and then a backup, a dataset or a state director
 
 property: export LANDFALL_PROPERTY_EXAMPLES ?= 200
 property: install ## random histories of a mailbox, of an account, and of their runs
-	$(BIN)/pytest -n 2 tests/python/test_gmail_property.py tests/python/test_stripe_property.py
+	$(BIN)/pytest -n 2 tests/python/test_gmail_property.py tests/python/test_stripe_property.py \
+		tests/python/test_restore_property.py
 
 audit: install ## known vulnerabilities of the pinned packages (asks the network)
 	$(BIN)/uv tool run --quiet pip-audit --strict --requirement constraints.txt \

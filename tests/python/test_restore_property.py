@@ -25,7 +25,7 @@ from .test_gmail_sync import assert_mirrors
 
 pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow, pytest.mark.timeout(7200)]
 
-EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "1"))
 PARTS = ("file", "new file", "events", "events_staging", "state", "file and state")
 
 
