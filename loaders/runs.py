@@ -150,7 +150,9 @@ def _open_runs(
         (value, ended_since),
     )
     return [
-        OpenRun(correlation_id, source_system, connection_name, started_at, json.loads(payload))
+        OpenRun(
+            correlation_id, source_system, connection_name, started_at, json.loads(payload or "{}")
+        )
         for correlation_id, source_system, connection_name, started_at, payload in rows
     ]
 
