@@ -119,7 +119,7 @@ def _state_and_start(pid: int) -> tuple[str, str] | None:
 def open_runs(
     warehouse: Warehouse, now: dt.datetime, look_back: dt.timedelta = LOOK_BACK
 ) -> list[OpenRun]:
-    """Runs of the last 30 days without an end row, oldest first."""
+    """Runs without an end row that began within `look_back`, oldest first."""
     return _open_runs(warehouse, "created_at > ?", now - look_back, now - look_back)
 
 

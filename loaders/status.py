@@ -235,7 +235,7 @@ def last_runs(warehouse: Warehouse, limit: int) -> list[Run]:
     rows = warehouse.execute(
         "with started as ("
         f"select * from {event_log} where event_type = 'job.started'"
-        " and created_at <= ? order by created_at desc limit ?),"
+        f" and created_at <= {warehouse.timestamp_parameter} order by created_at desc limit ?),"
         " ended as ("
         "select ended.*, row_number() over (partition by ended.correlation_id order by"
         f" case when {warehouse.json_text('ended.payload', '$.error_type')} = ?"
@@ -249,7 +249,7 @@ def last_runs(warehouse: Warehouse, limit: int) -> list[Run]:
         " from started"
         " left join ended on started.correlation_id = ended.correlation_id and ended.end_rank = 1"
         " order by started.created_at desc",
-        (horizon(), limit, ORPHANED),
+        (horizon().isoformat(), limit, ORPHANED),
     )
     return [_run(*row) for row in rows]
 

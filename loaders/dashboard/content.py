@@ -172,8 +172,9 @@ def read_days(warehouse: Warehouse, first_day: dt.date) -> tuple[Table, int]:
         "select source_system, connection_name, started_at, state, is_ingestion,"
         " duration_seconds, objects_by_type, bytes_processed, bytes_billed"
         f" from {warehouse.table('job_runs')}"
-        f" where started_at >= {warehouse.timestamp_parameter} and started_at <= ?",
-        (began.isoformat(), horizon()),
+        f" where started_at >= {warehouse.timestamp_parameter}"
+        f" and started_at <= {warehouse.timestamp_parameter}",
+        (began.isoformat(), horizon().isoformat()),
     ):
         count += 1
         key = (started_at.astimezone(dt.UTC).date(), source, connection)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
 from loaders.ingest import IngestOptions
@@ -25,7 +25,7 @@ from .test_gmail_sync import assert_mirrors
 
 pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow, pytest.mark.timeout(7200)]
 
-EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "1"))
+EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "2"))
 PARTS = ("file", "new file", "events", "events_staging", "state", "file and state")
 
 
@@ -123,7 +123,14 @@ def machine(project: Project) -> Callable[[], Machine]:
     return fresh
 
 
+# A run dies with a package on disk, and the file of the day before is put back.
+RUN = gmail.OneRun([], None, None, False, 2_000, False)
+DIES = dataclasses.replace(RUN, dies_at=("land.normalized", 1))
+STRIPE_DIES = dataclasses.replace(stripe.CLEAN, dies_at=("land.normalized", 1))
+
+
 @as_usual
+@example(steps=[RUN, BackUp(), {"deliver": 3}, RUN, {"deliver": 3}, DIES, PutBack("file", 1)])
 @given(steps=with_disasters(st.one_of(gmail.changes, gmail.runs, gmail.runs, gmail.expiry)))
 def test_rows_are_the_mailbox_whatever_was_put_back(
     machine: Callable[[], Machine], steps: list[Any]
@@ -152,7 +159,11 @@ def test_rows_are_the_mailbox_whatever_was_put_back(
         assert run_gmail(warehouse, mailbox).counts == {}
 
 
+CHARGES = {"create": {"charge": 3}}
+
+
 @as_usual
+@example(steps=[BackUp(), CHARGES, stripe.CLEAN, CHARGES, STRIPE_DIES, PutBack("file", 1)])
 @given(steps=with_disasters(st.one_of(stripe.changes, stripe.runs, stripe.runs, stripe.times)))
 def test_rows_are_the_account_whatever_was_put_back(
     machine: Callable[[], Machine], steps: list[Any]

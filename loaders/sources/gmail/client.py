@@ -56,8 +56,9 @@ _NEXT_STEPS = {
     "SERVICE_DISABLED": "enable the Gmail API in the Google Cloud project of the credentials",
     "domainPolicy": "the domain's administrator keeps apps out of Gmail; ask for this one there",
     "forbidden": "the credentials may not open this mailbox; correct user_id or the credentials",
-    _PRECONDITION[0]: "the mail service is off for this user, or the user is not delegated",
-    _PRECONDITION[1]: "the mail service is off for this user, or the user is not delegated",
+    **dict.fromkeys(
+        _PRECONDITION, "the mail service is off for this user, or the user is not delegated"
+    ),
     "unauthorized_client": "delegate the domain to the service account, see docs/gmail.md",
     "authError": f"the credentials are not accepted; {_AUTHORISE}",
     "invalid_grant": f"the token has expired or was revoked; {_AUTHORISE}",
