@@ -9,7 +9,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, Python puts loaders/ itself on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from loaders.cli import main
+from loaders.cli.main import main
 
 if __name__ == "__main__":
     # What dlt and dbt build up stays to the end: looking through it for garbage again and again

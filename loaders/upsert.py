@@ -9,17 +9,19 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from loaders import transform
-from loaders.batch_size import fixed
-from loaders.config import load_target
-from loaders.idem_keys import IdemKeyFunction
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Unfetched
-from loaders.job import job_name_for, new_correlation_id
-from loaders.landing import Landing
-from loaders.private_files import made_private
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse, open_warehouse
+from loaders.ingestion.batch_size import fixed
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.ingestion.landing import Landing
+from loaders.jobs.names import job_name_for, new_correlation_id
+from loaders.objects.idem_keys import IdemKeyFunction
+from loaders.objects.items import Item, Listed, ObservationClock, Observed, Unfetched
+from loaders.settings.private_files import made_private
+from loaders.settings.target import load_target
+from loaders.sources.contract import FetchRequest
+from loaders.transform import bootstrap, dbt_build, merge_counts
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
+from loaders.warehouse.opening import open_warehouse
 
 CreatedAtFunction = Callable[[Mapping[str, Any]], dt.datetime | None]
 
@@ -55,7 +57,7 @@ def upsert_objects(
 
     `objects` is any iterable of JSON objects; it is read once and never held whole:
     memory is bounded by `batch_size`. `idem_key_fn` makes an object's key, see
-    loaders.idem_keys; an object it refuses with ValueError becomes a dead letter.
+    loaders.objects.idem_keys; an object it refuses with ValueError becomes a dead letter.
 
     Called without `correlation_id` and with `merge`, this is a job of its own, with its
     three events. With a `correlation_id` it is a part of the caller's run, and with
@@ -165,7 +167,7 @@ def _within_run(
     name = job_name_for(source.source_system, connection_name)
     run = correlation_id or new_correlation_id(name)
     with warehouse.open():
-        transform.bootstrap(warehouse)
+        bootstrap.bootstrap(warehouse)
         stored = Stored(warehouse, source.source_system, connection_name)
         clock = ObservationClock(stored.newest_observation())
         erased = stored.erased()
@@ -188,12 +190,12 @@ def _within_run(
             else:
                 landing.set_aside(item.object_type, item.external_id, item.reason)
         landing.flush()
-    counts = dict.fromkeys(transform.MERGE_ACTIONS, 0)
+    counts = dict.fromkeys(merge_counts.MERGE_ACTIONS, 0)
     if merge:
         with warehouse.open():
             connection = (source.source_system, connection_name)
-            result = transform.build(warehouse.target, run, connection=connection)
+            result = dbt_build.build(warehouse.target, run, connection=connection)
             if result.error:
                 raise result.error
-            counts = transform.merge_counts(warehouse, run, connection)
+            counts = merge_counts.merge_counts(warehouse, run, connection)
     return UpsertResult(run, landing.counts.landed, landing.counts.dead_lettered, counts)

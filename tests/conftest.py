@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from loaders import transform
-from loaders.config import Target
+from loaders.settings.target import Target
+from loaders.transform import dbt_build
 from tests.peers.emulator import Emulator, run_emulator
 from tests.peers.gate import Gate
 from tests.peers.googlesql import run_analyzer
@@ -39,14 +39,14 @@ def gate(emulator: Emulator) -> Iterator[Gate]:
 @pytest.fixture
 def merge_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs build raw_objects and test nothing, which takes half as long: for what a sync brings."""
-    build = transform.build
+    build = dbt_build.build
     models = ["stg_landed_objects", "raw_objects"]
 
     def build_raw_objects(
         target: Target, correlation_id: str, arguments: Sequence[str] = (), **options: Any
-    ) -> transform.BuildResult:
+    ) -> dbt_build.BuildResult:
         selection = ("--select", *models, "--exclude-resource-type", "test", "unit_test")
         models[:] = ["raw_objects"]  # the view is there from now on
         return build(target, correlation_id, (*arguments, *selection), **options)
 
-    monkeypatch.setattr(transform, "build", build_raw_objects)
+    monkeypatch.setattr(dbt_build, "build", build_raw_objects)

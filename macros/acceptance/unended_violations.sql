@@ -1,5 +1,5 @@
 {# Runs without an end that have outlived their timeout and the grace (ten minutes, as
-   loaders/runs.py): nobody has closed them. #}
+   loaders/jobs/runs.py): nobody has closed them. #}
 {% macro unended_violations(period) -%}
     select
         correlation_id,

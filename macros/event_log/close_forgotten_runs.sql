@@ -1,6 +1,6 @@
 {# on-run-start of a plain dbt command: ends for the runs that will write none. Of dbt's own, which
    Ctrl-C leaves without one, when their timeout and the grace have passed; of any, when nobody
-   looks for it any more (loaders/runs.py looks back 30 days). What their MERGE did is not known. #}
+   looks for it any more (loaders/jobs/runs.py looks back 30 days). What their MERGE did is not known. #}
 {% macro close_forgotten_runs() -%}
     {%- if is_own_job() -%}
         {%- set event_log = source('telemetry', 'event_log') -%}

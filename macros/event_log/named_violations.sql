@@ -1,5 +1,5 @@
 {# The first objects and runs that the rows of a failed acceptance test name, by their keys; as
-   _named_violations of loaders/transform.py. #}
+   _named_violations of loaders/transform/dbt_build.py. #}
 {% macro named_violations(failure) -%}
     {%- set said = [] -%}
     {%- set path = (failure.node.original_file_path or '') | string -%}

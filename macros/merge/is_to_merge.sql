@@ -21,7 +21,7 @@
     )
 {%- endmacro %}
 
-{# Runs without an end; as loaders/runs.py, those that began in the last 30 days. #}
+{# Runs without an end; as loaders/jobs/runs.py, those that began in the last 30 days. #}
 {% macro open_runs() -%}
     select correlation_id
     from {{ source('telemetry', 'event_log') }}

@@ -1,5 +1,5 @@
 {# Object types whose ids are `owner:part`: source, type, the owner's type. As
-   loaders.idem_keys.OWNERS has them. #}
+   loaders.objects.idem_keys.OWNERS has them. #}
 {% macro part_types() -%}
     {{ return([
         ('gmail', 'attachment', 'message'),

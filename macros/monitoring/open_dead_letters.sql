@@ -1,4 +1,4 @@
-{# As loaders/dead_letters.py has it: of each object the newest letter of a complete load,
+{# As loaders/warehouse/dead_letters.py has it: of each object the newest letter of a complete load,
    unless it was dropped or raw_objects holds a later state. #}
 {% macro open_dead_letters() -%}
     select letters.*

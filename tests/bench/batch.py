@@ -8,8 +8,9 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from loaders.idem_keys import idem_key
-from loaders.items import FetchRequest, Item, Listed, Observed
+from loaders.objects.idem_keys import idem_key
+from loaders.objects.items import Item, Listed, Observed
+from loaders.sources.contract import FetchRequest
 from tests.bench.harness import Figures, median, new_workspace, print_table
 
 SIZES = ((300, 200_000), (4_000, 60_000), (64_000, 4_000), (1_000_000, 250))
@@ -72,9 +73,9 @@ def ingest(size: int, count: int, first: int, batch_size: int | None) -> dict[st
     import dlt.destinations.impl.duckdb.duck  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    from loaders.config import load_target
-    from loaders.ingest import Ingestion, IngestOptions
-    from loaders.warehouse import open_warehouse
+    from loaders.ingestion.ingest import Ingestion, IngestOptions
+    from loaders.settings.target import load_target
+    from loaders.warehouse.opening import open_warehouse
 
     ingestion = Ingestion(
         open_warehouse(load_target()),

@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from loaders.items import FetchRequest, ObservationClock, Observed, Usage
-from loaders.pacing import TokenBucket
-from loaders.sandbox import Sandbox
-from loaders.sources.gmail.config import GmailConfig
+from landfall_sandbox import Sandbox
+from loaders.objects.items import ObservationClock, Observed
+from loaders.sources.contract import FetchRequest, Usage
+from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.gmail.source import GmailSource
-from loaders.stored import Stored
+from loaders.sources.pacing import TokenBucket
+from loaders.warehouse.contents import Stored
 from tests.bench.harness import Figures, print_table
 
 LATENCY_SECONDS = 0.05

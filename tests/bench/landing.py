@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from loaders.transform import dbt_build
 from tests.bench.harness import Clock, Figures, Workspace, new_workspace, print_steps, print_table
 from tests.bench.mail import CONNECTION, FileSource
 
@@ -64,10 +65,11 @@ def ingest(path: str) -> dict[str, Any]:
     from dbt.adapters.duckdb.environments.local import DuckDBCursorWrapper
     from dlt.pipeline.pipeline import Pipeline
 
-    from loaders import landing, packages, transform
-    from loaders.config import load_target
-    from loaders.ingest import Ingestion, IngestOptions
-    from loaders.warehouse import DuckDBWarehouse, open_warehouse
+    from loaders.ingestion import landing, packages
+    from loaders.ingestion.ingest import Ingestion, IngestOptions
+    from loaders.settings.target import load_target
+    from loaders.warehouse.duckdb_file import DuckDBWarehouse
+    from loaders.warehouse.opening import open_warehouse
 
     clock = Clock()
     clock.watch(landing, "admit", "gate and hash")
@@ -78,7 +80,7 @@ def ingest(path: str) -> dict[str, Any]:
     clock.watch(DuckDBWarehouse, "_connect", "open the file")
     clock.watch(DuckDBWarehouse, "_close", "close the file, with a checkpoint")
     statements = _watch_statements(DuckDBCursorWrapper)
-    clock.watch(transform, "_invoke", "dbt")
+    clock.watch(dbt_build, "_invoke", "dbt")
     warehouse = open_warehouse(load_target())
     ingestion = Ingestion(
         warehouse,

@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from loaders.idem_keys import gmail_idem_key
-from loaders.items import Cursor, FetchRequest, Item, Listed, ObservationClock, Observed
-from loaders.sandbox.mailbox import Mailbox
+from landfall_sandbox.mailbox import Mailbox
+from loaders.objects.idem_keys import gmail_idem_key
+from loaders.objects.items import Cursor, Item, Listed, ObservationClock, Observed
+from loaders.sources.contract import FetchRequest
 
 CONNECTION = "bench"
 

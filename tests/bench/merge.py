@@ -52,9 +52,9 @@ def render() -> dict[str, Any]:
     """The statements that dbt sends for raw_objects, from a real run of nothing."""
     from dbt.adapters.duckdb.environments.local import DuckDBCursorWrapper
 
-    from loaders import transform
-    from loaders.config import load_target
-    from loaders.warehouse import open_warehouse
+    from loaders.settings.target import load_target
+    from loaders.transform import bootstrap, dbt_build
+    from loaders.warehouse.opening import open_warehouse
 
     sent: list[str] = []
     execute: Any = DuckDBCursorWrapper.execute
@@ -65,9 +65,9 @@ def render() -> dict[str, Any]:
 
     warehouse = open_warehouse(load_target())
     with warehouse.open():
-        transform.bootstrap(warehouse)
+        bootstrap.bootstrap(warehouse)
         setattr(DuckDBCursorWrapper, "execute", record)  # noqa: B010
-        result = transform.build(warehouse.target, "bench")
+        result = dbt_build.build(warehouse.target, "bench")
     if result.error:
         raise result.error
     wanted = ("create or replace temporary view", "create or replace temporary table")
@@ -81,7 +81,7 @@ def measure(path: str, stored: int, statements: list[str]) -> dict[str, float]:
     """
     import duckdb
 
-    from loaders.config import load_target
+    from loaders.settings.target import load_target
 
     target = load_target()
     *preparations, merge = statements

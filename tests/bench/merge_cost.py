@@ -174,8 +174,8 @@ class _Bench:
         return {"LANDFALL_EMULATOR_URL": self._emulator.url}
 
     def _open(self) -> Any:
-        from loaders.bigquery import BigQueryWarehouse
-        from loaders.config import Target
+        from loaders.settings.target import Target
+        from loaders.warehouse.bigquery import BigQueryWarehouse
         from tests.peers.emulator import PROJECT
 
         settings = {

@@ -34,27 +34,27 @@ def run(quick: bool) -> Figures:
 
 def measure(events: int) -> dict[str, Any]:
     """Generate the log, then time each question, warm."""
-    from loaders import monitoring, transform
-    from loaders.config import load_target
-    from loaders.dashboard import content
-    from loaders.warehouse import open_warehouse
+    from loaders.monitoring.dashboard import content
+    from loaders.settings.target import load_target
+    from loaders.transform import bootstrap, views
+    from loaders.warehouse.opening import open_warehouse
 
     warehouse = open_warehouse(load_target())
     now = dt.datetime.now(dt.UTC)
     first_day = now.date() - dt.timedelta(days=29)
     with warehouse.open():
-        transform.bootstrap(warehouse)
+        bootstrap.bootstrap(warehouse)
         _generate(warehouse.execute, events // 3)
-        monitoring.ensure_views(warehouse)
+        views.ensure_views(warehouse)
         columns = sorted(warehouse.columns()["event_log"])
         read = ", ".join(f"max(cast({column} as varchar))" for column in columns)
         questions: dict[str, Callable[[], object]] = {
             "bare scan": lambda: warehouse.execute(f"select {read} from events.event_log"),
-            "status: connections": lambda: monitoring.connections(warehouse),
-            "status: last 10 runs": lambda: monitoring.runs(warehouse, 10),
+            "status: connections": lambda: views.connections(warehouse),
+            "status: last 10 runs": lambda: views.runs(warehouse, 10),
             "dashboard: activity by day": lambda: content.read_activity(warehouse, first_day),
             "dashboard: runs by day": lambda: content.read_days(warehouse, first_day),
-            "dashboard: last 2,000 runs": lambda: monitoring.runs(
+            "dashboard: last 2,000 runs": lambda: views.runs(
                 warehouse, content.MAX_RUNS, content.RUN
             ),
             "the dashboard's content, 30 days": lambda: content.read(warehouse, 30, now),

@@ -42,7 +42,7 @@ def dlt_merge(path: str) -> dict[str, Any]:
     """Rows of the same columns, keyed, through dlt's `merge` into DuckDB."""
     import dlt
 
-    from loaders.config import load_target
+    from loaders.settings.target import load_target
 
     @dlt.resource(
         name="raw_objects", write_disposition="merge", primary_key="idem_key", max_table_nesting=0
@@ -68,7 +68,7 @@ def one_by_one(path: str) -> dict[str, Any]:
     """One event and one MERGE per object, each statement a transaction."""
     import duckdb
 
-    from loaders.config import load_target
+    from loaders.settings.target import load_target
 
     with duckdb.connect(str(load_target().path)) as connection:
         connection.execute(

@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 def run(quick: bool) -> Figures:
     """Whole processes in turn, so that a busy machine slows each of them alike."""
-    from loaders.sandbox import Sandbox
+    from landfall_sandbox import Sandbox
 
     repeats = 3 if quick else 7
     with Sandbox(size=250) as sandbox, new_workspace() as workspace:
@@ -82,13 +82,16 @@ def steps(environment: dict[str, str]) -> dict[str, Any]:
         import dlt  # noqa: F401
         import googleapiclient.discovery  # noqa: F401
 
-        from loaders import cli, ingest, transform
+        from loaders.cli import main
+        from loaders.ingestion import ingest
+        from loaders.transform import bootstrap as bootstrap_module
+        from loaders.transform import dbt_build
     clock.watch(ingest.Ingestion, "_extract", "list and read the warehouse")
-    clock.watch(transform, "bootstrap", "look whether tables are missing")
-    clock.watch(transform, "_invoke", "dbt")
+    clock.watch(bootstrap_module, "bootstrap", "look whether tables are missing")
+    clock.watch(dbt_build, "invoke", "dbt")
     clock.watch(dbt.cli.requires, "setup_manifest", "dbt: read what it parsed before")
     clock.watch(dbt.task.runnable.GraphRunnableTask, "execute_nodes", "dbt: models and tests")
-    code = cli.main([*COMMAND[1:]])
+    code = main.main([*COMMAND[1:]])
     if code:
         sys.exit(code)
     seconds = time.perf_counter() - began

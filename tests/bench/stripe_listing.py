@@ -16,16 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from loaders.sandbox import Sandbox
-from loaders.sandbox.stripe.ledger import Ledger
+from landfall_sandbox import Sandbox
+from landfall_sandbox.stripe.ledger import Ledger
 from tests.bench.harness import Figures, Workspace, new_workspace, print_table
-from tests.bench.stripe_rivals import (
-    KEY,
-    QUERY,
-    dlt_charges,
-    dlt_charges_as_parquet,
-    tap_charges,
-)
+from tests.bench.stripe_rivals import KEY, QUERY, dlt_charges, dlt_charges_as_parquet, tap_charges
 from tests.peers.install import PeerUnavailable
 
 CHARGES, QUICK_CHARGES = 100_000, 5_000

@@ -30,7 +30,7 @@ _EPILOG = """\
 cases, each after a scenario and a slash, such as stripe-backfill/land.loaded:2
 (gmail-backfill where none is named):
   land.loaded:2          SIGKILL when the point is reached the second time
-  merge.before:SIGTERM   another signal; points are named in loaders/crashpoints.py
+  merge.before:SIGTERM   another signal; points are named in loaders/jobs/crashpoints.py
   SIGINT@1.5s            a signal so many seconds after the start
   cold:SIGTERM:30        a process of its own, when the API has answered 30 requests of it
   torn-cache:0.5         SIGKILL at merge.before, and dbt's parse cache is cut in half

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from loaders.config import PROJECT_DIR
+from loaders.settings.places import PROJECT_DIR
 from tests.chaos.cases import Case, parse_case
 from tests.chaos.harness import Outcome
 

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from signal import Signals
 
-from loaders import crashpoints
+from loaders.jobs import crashpoints
 from tests.chaos.disasters import Disaster
 from tests.chaos.scenarios import SCENARIOS, Scenario
 

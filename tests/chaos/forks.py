@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loaders.config import PROJECT_DIR, Target, configure_dlt
+from loaders.settings.places import PROJECT_DIR, configure_dlt
+from loaders.settings.target import Target
 
 _MODULES = (
     "dbt.adapters.duckdb",
@@ -31,22 +32,22 @@ _MODULES = (
     "pandas",
     "pyarrow.compute",
     "pyarrow.parquet",
-    "loaders.cli",
-    "loaders.ingest",
-    "loaders.commands.sources",
-    "loaders.source_command",
+    "loaders.cli.main",
+    "loaders.ingestion.ingest",
+    "loaders.cli.sources",
+    "loaders.cli.source_runs",
     "loaders.sources.gmail",
     "loaders.sources.gmail.access",
     "loaders.sources.stripe",
     "loaders.sources.stripe.access",
-    "loaders.transform",
-    "loaders.warehouse",
+    "loaders.transform.dbt_build",
+    "loaders.warehouse.base",
 )
 _BIGQUERY_MODULES = (
     "dbt.adapters.bigquery",
     "dlt.destinations.impl.bigquery.bigquery",
     "google.cloud.bigquery",
-    "loaders.bigquery",
+    "loaders.warehouse.bigquery",
 )
 _WITHOUT_MARTS = (
     "--select",
@@ -76,16 +77,16 @@ def import_everything(with_bigquery: bool) -> None:
 
 def leave_out_marts() -> None:
     """Let runs of this process and its forks build raw_objects and the acceptance tests only."""
-    from loaders import transform
+    from loaders.transform import dbt_build
 
-    build = transform.build
+    build = dbt_build.build
 
     def build_core(
         target: Target, correlation_id: str, arguments: Sequence[str] = (), **options: Any
-    ) -> transform.BuildResult:
+    ) -> dbt_build.BuildResult:
         return build(target, correlation_id, (*arguments, *_WITHOUT_MARTS), **options)
 
-    transform.build = build_core
+    dbt_build.build = build_core
 
 
 def parse_project(environment: Mapping[str, str], target: str, target_path: Path) -> None:

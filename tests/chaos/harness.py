@@ -20,9 +20,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from loaders import crashpoints
-from loaders.config import PROJECT_DIR
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
+from loaders.jobs import crashpoints
+from loaders.settings.places import PROJECT_DIR
 from tests.chaos.cases import Case
 from tests.chaos.disasters import KILLED, wait_until_closed
 from tests.chaos.forks import (
@@ -286,7 +286,7 @@ class _Worker:
             os.environ.update(environment)
             if case and case.point:
                 crashpoints.install(_at(case.point, case.nth, self._end_of(scenario, case)))
-            from loaders.cli import main
+            from loaders.cli.main import main
 
             codes = (main(arguments) for arguments in commands)
             return next((code for code in codes if code != 0), 0)

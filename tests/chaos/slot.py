@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from loaders.config import PROJECT_DIR
+from loaders.settings.places import PROJECT_DIR
 from tests.chaos.disasters import Disaster, put_back, put_part_back
 from tests.chaos.forks import fork, parse_project, wait_or_kill
 from tests.chaos.scenarios import Scenario
@@ -192,8 +192,8 @@ class Slot:
         _in_fork(copy, self.prepared / "copied.log")
 
     def _copy_rows(self, into: Path) -> int:
-        from loaders.config import load_target
-        from loaders.warehouse import open_warehouse
+        from loaders.settings.target import load_target
+        from loaders.warehouse.opening import open_warehouse
 
         os.environ.update(self.environment())
         copy_rows(open_warehouse(load_target()), into)

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 from tests.chaos.truth import without_volatile
 
 ORPHANED = "Orphaned"

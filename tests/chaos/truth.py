@@ -8,8 +8,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loaders.sandbox import Sandbox
-from loaders.sandbox.layout import LABEL_NAMES
+from landfall_sandbox import Sandbox
+from landfall_sandbox.layout import LABEL_NAMES
 from loaders.sources.stripe import OBJECT_TYPES
 
 TOKEN = "token-of-the-kill-harness"

@@ -8,11 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from loaders import transform
-from loaders.config import PROJECT_DIR, load_target
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse, open_warehouse
+from landfall_sandbox import Sandbox
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.target import load_target
+from loaders.transform import bootstrap
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.opening import open_warehouse
 from tests.dashboard.browser import run_browser, wait_for_charts
 from tests.dashboard.past_runs import write_month
 
@@ -49,7 +51,7 @@ def main() -> None:
 
 def _run_sandbox(warehouse: Warehouse) -> None:
     """A run of each connection; some mails cannot be stored, and Stripe refuses a second run."""
-    transform.bootstrap(warehouse)
+    bootstrap.bootstrap(warehouse)
     with Sandbox(size=120, seed=7) as sandbox:
         _run(warehouse, sandbox, "me")
         sandbox.set_faults([_UNSTORABLE])
@@ -76,8 +78,8 @@ def _run(warehouse: Warehouse, sandbox: Sandbox, name: str) -> None:
 
 
 def _write_page(warehouse: Warehouse, path: Path, now: dt.datetime) -> None:
-    from loaders.dashboard.content import read
-    from loaders.dashboard.page import render
+    from loaders.monitoring.dashboard.content import read
+    from loaders.monitoring.dashboard.page import render
 
     path.write_text(render(read(warehouse, 30, now)), encoding="utf-8")
 

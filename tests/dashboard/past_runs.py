@@ -7,8 +7,8 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from loaders.event_log import JOB_RUN, log_event
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import JOB_RUN, log_event
+from loaders.warehouse.base import Warehouse
 
 ERRORS = (
     ("TransientSourceError", "extract", "gmail: 503 backend error after 4 attempts; run again"),

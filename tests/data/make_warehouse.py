@@ -30,16 +30,17 @@ SECONDS = 60.0
 
 def make(output: Path) -> None:
     """Write warehouse.duckdb.gz, sandbox.sqlite.gz and state.tar.gz, the packages on disk."""
-    from loaders import crashpoints
-    from loaders.config import load_target, state_dir
-    from loaders.ingest import IngestOptions
-    from loaders.sandbox import Sandbox
-    from loaders.warehouse import open_warehouse
+    from landfall_sandbox import Sandbox
+    from loaders.ingestion.ingest import IngestOptions
+    from loaders.jobs import crashpoints
+    from loaders.settings.places import state_dir
+    from loaders.settings.target import load_target
+    from loaders.warehouse.opening import open_warehouse
     from tests.python.conftest import run_gmail, run_stripe
 
     # Of no machine that runs tests: the killed run is over when its time is.
     host = {"name": "earlier", "boot_id": "0", "pid_namespace": "0"}
-    mock.patch("loaders.job.host_identity", return_value=host).start()
+    mock.patch("loaders.jobs.job.host_identity", return_value=host).start()
     warehouse = open_warehouse(load_target())
     state = output / "sandbox.sqlite"
     options = IngestOptions(max_duration=SECONDS)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loaders.bigquery import BigQueryWarehouse
-from loaders.config import load_target
+from loaders.settings.target import load_target
+from loaders.warehouse.bigquery import BigQueryWarehouse
 from tests.peers.emulator import Emulator
 
 

@@ -9,8 +9,8 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from loaders.sandbox import Sandbox
-from loaders.sandbox.texts import OWNER_ADDRESS
+from landfall_sandbox import Sandbox
+from landfall_sandbox.texts import OWNER_ADDRESS
 
 LABEL, LABEL_NAME = "Label_1", "Clients"
 """A user label that every mailbox has."""

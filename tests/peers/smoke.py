@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loaders.config import PROJECT_DIR
+from loaders.settings.places import PROJECT_DIR
 
 
 def main() -> int:
@@ -60,8 +60,8 @@ def _prepare(directory: Path, dataset: str) -> dict[str, str]:
 
 
 def _warehouse(environment: dict[str, str], target: str) -> Any:
-    from loaders.config import load_target
-    from loaders.warehouse import open_warehouse
+    from loaders.settings.target import load_target
+    from loaders.warehouse.opening import open_warehouse
 
     os.environ.update(environment)
     return open_warehouse(load_target(target))

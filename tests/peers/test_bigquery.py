@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from loaders.config import PROJECT_DIR
-from loaders.sandbox import Sandbox
-from loaders.sandbox.mailbox import Mailbox
+from landfall_sandbox import Sandbox
+from landfall_sandbox.mailbox import Mailbox
+from loaders.settings.places import PROJECT_DIR
 from tests.peers.datasets import Datasets
 from tests.peers.emulator import Emulator
 from tests.peers.googlesql import Verdict, judge
@@ -69,8 +69,8 @@ class Runs:
 
     def rows(self, target: str, sql: str) -> list[tuple[Any, ...]]:
         """Query a target through the loaders' own warehouse."""
-        from loaders.config import load_target
-        from loaders.warehouse import open_warehouse
+        from loaders.settings.target import load_target
+        from loaders.warehouse.opening import open_warehouse
 
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from loaders.bigquery import BigQueryWarehouse
-from loaders.config import PROJECT_DIR
-from loaders.sandbox import Sandbox
-from loaders.sandbox.layout import LABEL_NAMES
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from landfall_sandbox.layout import LABEL_NAMES
+from loaders.settings.places import PROJECT_DIR
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.bigquery import BigQueryWarehouse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

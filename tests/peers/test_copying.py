@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from loaders.config import PROJECT_DIR, load_target
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse, open_warehouse
+from landfall_sandbox import Sandbox
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.target import load_target
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.opening import open_warehouse
 from tests.peers.emulator import Emulator
 from tests.peers.gate import Gate
 

@@ -11,12 +11,12 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from loaders import transform
-from loaders.bigquery import BigQueryWarehouse
-from loaders.config import load_target
-from loaders.idem_keys import stripe_idem_key
+from loaders.objects.idem_keys import stripe_idem_key
+from loaders.settings.target import load_target
+from loaders.transform import bootstrap
 from loaders.upsert import upsert_objects
-from loaders.warehouse import open_warehouse
+from loaders.warehouse.bigquery import BigQueryWarehouse
+from loaders.warehouse.opening import open_warehouse
 from tests.peers.emulator import PROJECT, Emulator
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_datasets_that_are_there_are_not_made_again(
     for dataset in ("made_before", "made_before_staging"):
         warehouse.execute(f"create schema {dataset}")
     position = emulator.jobs_since(0)[1]
-    transform.bootstrap(warehouse)
+    bootstrap.bootstrap(warehouse)
     sent = [job["query"]["query"].lower() for job in emulator.jobs_since(position)[0]]
     assert any("create table" in each for each in sent)
     assert not any("create schema" in each for each in sent)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from loaders.bigquery import BigQueryWarehouse
 from loaders.errors import WarehouseError
+from loaders.warehouse.bigquery import BigQueryWarehouse
 
 pytestmark = pytest.mark.slow
 

@@ -19,21 +19,16 @@ from typing import Any, cast
 import pytest
 from google.oauth2.credentials import Credentials
 
+from landfall_sandbox import Sandbox
 from loaders.errors import SourceError
-from loaders.items import FetchRequest, ObservationClock, Usage
-from loaders.sandbox import Sandbox
+from loaders.objects.items import ObservationClock
+from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.gmail import client as gmail_client
 from loaders.sources.gmail.client import GmailClient, NotFound
-from loaders.sources.gmail.config import GmailConfig
-from loaders.stored import Stored
+from loaders.sources.gmail.options import GmailConfig
+from loaders.warehouse.contents import Stored
 from tests.peers.emulate import run_emulate
-from tests.peers.gmail_stand_ins import (
-    LABEL,
-    LABEL_NAME,
-    EmulateMailbox,
-    SandboxMailbox,
-    StandIn,
-)
+from tests.peers.gmail_stand_ins import LABEL, LABEL_NAME, EmulateMailbox, SandboxMailbox, StandIn
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from loaders.bigquery import BigQueryWarehouse
-from loaders.idem_keys import stripe_idem_key
+from loaders.objects.idem_keys import stripe_idem_key
 from loaders.upsert import UpsertResult, upsert_objects
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.bigquery import BigQueryWarehouse
 from tests.peers.emulator import Emulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("merge_only")]

@@ -17,26 +17,21 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
-from loaders import errors, transform
-from loaders.config import PROJECT_DIR, load_target
+from landfall_sandbox import Sandbox
+from landfall_sandbox.layout import LABEL_NAMES
+from loaders import errors
 from loaders.errors import LandfallError
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.items import (
-    Cursor,
-    Deleted,
-    FetchRequest,
-    Gone,
-    Item,
-    Listed,
-    Observed,
-    Unfetched,
-)
-from loaders.sandbox import Sandbox
-from loaders.sandbox.layout import LABEL_NAMES
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.objects.items import Cursor, Deleted, Gone, Item, Listed, Observed, Unfetched
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.target import load_target
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail import MESSAGES, GmailConfig, GmailSource
 from loaders.sources.stripe import StripeConfig, StripeSource
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse, open_warehouse
+from loaders.transform import bootstrap, dbt_build
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
+from loaders.warehouse.opening import open_warehouse
 from tests.peers.datasets import Datasets
 from tests.peers.emulator import Emulator
 from tests.peers.gate import Gate
@@ -294,7 +289,7 @@ def prepared(project: Project, name: str, prepare: Callable[[Warehouse], object]
 def bootstrapped_file(workspace: Path) -> Path:
     """A warehouse file with every table, all empty."""
     with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
-        prepared(project, "bootstrapped", transform.bootstrap)
+        prepared(project, "bootstrapped", bootstrap.bootstrap)
         assert isinstance(project.store, File)
         return project.store.copy("bootstrapped")
 
@@ -302,7 +297,7 @@ def bootstrapped_file(workspace: Path) -> Path:
 @pytest.fixture
 def warehouse(project: Project) -> Warehouse:
     """The test's own warehouse, with every table, all empty."""
-    return prepared(project, "bootstrapped", transform.bootstrap)
+    return prepared(project, "bootstrapped", bootstrap.bootstrap)
 
 
 @pytest.fixture(scope="session")
@@ -316,27 +311,27 @@ def recorded(workspace: Path, bootstrapped_file: Path) -> replay.Recorded:
 def merge_only(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
     """Runs build raw_objects and test nothing: for what a sync brings."""
     monkeypatch.setattr(
-        transform, "build", replay.build(recorded, transform.build, with_tests=False)
+        dbt_build, "build", replay.build(recorded, dbt_build.build, with_tests=False)
     )
 
 
 @pytest.fixture
 def merge_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
     """As merge_only, but dbt sends the statements: for what dbt itself leaves behind."""
-    monkeypatch.setattr(transform, "build", replay.build({}, transform.build, with_tests=False))
+    monkeypatch.setattr(dbt_build, "build", replay.build({}, dbt_build.build, with_tests=False))
 
 
 @pytest.fixture
 def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs land, and neither merge nor check: for what a run does besides."""
-    monkeypatch.setattr(transform, "build", lambda *_, **__: transform.BuildResult())
+    monkeypatch.setattr(dbt_build, "build", lambda *_, **__: dbt_build.BuildResult())
 
 
 @pytest.fixture
 def core_build(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
     """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
     monkeypatch.setattr(
-        transform, "build", replay.build(recorded, transform.build, with_tests=True)
+        dbt_build, "build", replay.build(recorded, dbt_build.build, with_tests=True)
     )
 
 
@@ -487,7 +482,7 @@ class ScriptedSource:
             yield item
 
     def idem_key(self, item: Observed, payload: Mapping[str, Any]) -> str:
-        from loaders.idem_keys import idem_key
+        from loaders.objects.idem_keys import idem_key
 
         return idem_key("acme", "acct1", item.object_type, payload["id"])
 

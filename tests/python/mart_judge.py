@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 Row = Mapping[str, Any]
 """A row of raw_objects, its payload parsed; None when the content was never seen."""

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from loaders.config import PROJECT_DIR, Target
 from loaders.errors import LandfallError
-from loaders.transform import BuildResult, Connection
-from loaders.warehouse import open_warehouse
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.target import Target
+from loaders.transform.dbt_build import BuildResult
+from loaders.transform.merge_counts import Connection
+from loaders.warehouse.opening import open_warehouse
 
 if TYPE_CHECKING:
     from .conftest import Project

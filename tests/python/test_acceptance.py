@@ -10,12 +10,12 @@ from typing import Any
 import duckdb
 import pytest
 
-from loaders import transform
-from loaders.config import PROJECT_DIR
-from loaders.ingest import IngestOptions
-from loaders.items import Cursor, Deleted, Item, Observed
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.ingestion.ingest import IngestOptions
+from loaders.objects.items import Cursor, Deleted, Item, Observed
+from loaders.settings.places import PROJECT_DIR
+from loaders.transform import dbt_build, merge_counts
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, at, on_both_targets, prepared, run_gmail, run_scripted
 from .replay import Recorded, violations
@@ -410,7 +410,7 @@ def test_a_violation_of_another_run_fails_todays(finished: Warehouse, project: P
     assert "assert_batch_upsert" in str(run.error)
     assert run.ingestion.summary is not None
     assert run.ingestion.summary.tests["failed"] == 1
-    assert transform.merge_counts(finished, run.correlation_id)["inserted"] == 0
+    assert merge_counts.merge_counts(finished, run.correlation_id)["inserted"] == 0
 
 
 @on_both_targets
@@ -443,7 +443,7 @@ def test_the_line_of_a_failed_check_names_the_objects(
     finished: Warehouse, project: Project
 ) -> None:
     """Of a test of dbt's own, too."""
-    build = transform.build
+    build = dbt_build.build
     [[key]] = finished.execute("select min(idem_key) from events.raw_objects")
     finished.execute(
         f"insert into events.raw_objects select * from events.raw_objects where idem_key = '{key}'"

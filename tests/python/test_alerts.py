@@ -16,17 +16,20 @@ from typing import Any
 
 import pytest
 
-from loaders import monitoring, status, transform
-from loaders.alerts import channels, incidents, messages, of_jobs, watch
-from loaders.alerts.delivery import Delivery
-from loaders.checks import Report
-from loaders.config import PROJECT_DIR
+from landfall_sandbox import Sandbox
 from loaders.errors import ConfigError, LandfallError, SourceError, WarehouseBusy, redact
-from loaders.event_log import log_event
-from loaders.ingest import IngestOptions
-from loaders.job import Job, LeaseLost, job_name_for, run_supervised
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from loaders.ingestion.ingest import IngestOptions
+from loaders.jobs.event_log import log_event
+from loaders.jobs.job import Job, LeaseLost
+from loaders.jobs.names import job_name_for
+from loaders.monitoring import health
+from loaders.monitoring.alerts import channels, incidents, job_end, messages, watch
+from loaders.monitoring.alerts.delivery import Delivery
+from loaders.monitoring.alerts.job_end import run_and_tell
+from loaders.settings.places import PROJECT_DIR
+from loaders.sources.check_lines import Report
+from loaders.transform import bootstrap, views
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, event_types, on_both_targets, prepared
 from .test_cli import held_by_another_process, one_line, run_main
@@ -127,7 +130,7 @@ def run_job(
         raise error
 
     try:
-        run_supervised(job, work)
+        run_and_tell(job, work)
     except LandfallError as raised:
         return raised
     return None
@@ -303,8 +306,8 @@ def test_the_runner_and_the_views_agree_on_what_a_run_is_for(monitored: Warehous
                 parameters=options.parameters(),
             )
             name = job_name_for("gmail", connection)
-            job = of_jobs.EndedJob(monitored.target, "gmail", connection, name, run)
-            keys[connection] = of_jobs.failure_of(job, of_jobs._Teller(job, [])._purpose())
+            job = job_end.EndedJob(monitored.target, "gmail", connection, name, run)
+            keys[connection] = job_end.failure_of(job, job_end._Teller(job, [])._purpose())
     assert set(watch._completed_runs(monitored)) == set(keys.values())
     for connection, key in keys.items():
         is_part = connection not in ("whole", "run")
@@ -511,7 +514,7 @@ def test_two_tellers_at_once_tell_each_channel_once(
 def test_a_service_that_hangs_ends_with_its_time(
     warehouse: Warehouse, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(of_jobs, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(job_end, "SEND_SECONDS", 0.3)
     receiver.answers.clear()
     assert run_job(warehouse, DOWN) is DOWN
     [incident] = rows(warehouse)
@@ -557,7 +560,7 @@ def test_a_warehouse_that_cannot_be_asked_keeps_nobody_from_being_told(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(of_jobs, "WAREHOUSE_SECONDS", 0.5)
+    monkeypatch.setattr(job_end, "WAREHOUSE_SECONDS", 0.5)
     job = Job(
         warehouse,
         job_name="gmail_ingest_acct1",
@@ -567,12 +570,12 @@ def test_a_warehouse_that_cannot_be_asked_keeps_nobody_from_being_told(
     job.start()
     with held_by_another_process(project.duckdb_path):
         job.fail(DOWN)
-        job.tell()
+        job_end.tell(job)
     assert receiver.titles == ["gmail.acct1 fails"]
     assert rows(warehouse) == []
     project.duckdb_path.unlink()
-    of_jobs.tell_failure(
-        of_jobs.EndedJob(warehouse.target, "gmail", "acct1", "gmail_ingest_acct1", "run-1"), DOWN
+    job_end.tell_failure(
+        job_end.EndedJob(warehouse.target, "gmail", "acct1", "gmail_ingest_acct1", "run-1"), DOWN
     )
     assert len(receiver.posts) == 2
     assert not project.duckdb_path.exists()
@@ -580,9 +583,10 @@ def test_a_warehouse_that_cannot_be_asked_keeps_nobody_from_being_told(
 
 _INTERRUPTED = """
 import time
-from loaders.config import load_target
-from loaders.job import Job, run_supervised
-from loaders.warehouse import open_warehouse
+from loaders.jobs.job import Job
+from loaders.monitoring.alerts.job_end import run_and_tell
+from loaders.settings.target import load_target
+from loaders.warehouse.opening import open_warehouse
 job = Job(open_warehouse(load_target()), job_name="gmail_ingest_acct1", source_system="gmail",
           connection_name="acct1", timeout_seconds=TIMEOUT)
 def work():
@@ -590,7 +594,7 @@ def work():
     print("started", flush=True)
     with job.warehouse.open():
         time.sleep(60)
-run_supervised(job, work)
+run_and_tell(job, work)
 """
 
 
@@ -642,8 +646,8 @@ def test_a_sender_that_dies_is_followed_by_another(
 
 
 def make_views(warehouse: Warehouse) -> None:
-    transform.bootstrap(warehouse)
-    monitoring.ensure_views(warehouse)
+    bootstrap.bootstrap(warehouse)
+    views.ensure_views(warehouse)
 
 
 @pytest.fixture
@@ -756,7 +760,7 @@ def shift(warehouse: Warehouse, days: float) -> None:
 
 def state(warehouse: Warehouse) -> str | None:
     """Of the only connection; None when the view has none."""
-    connections = status.read(warehouse, 1).connections
+    connections = health.read(warehouse, 1).connections
     return str(connections[0]["state"]) if connections else None
 
 

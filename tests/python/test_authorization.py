@@ -20,11 +20,11 @@ from typing import Any
 import google.oauth2.credentials
 import pytest
 
-from loaders.config import PROJECT_DIR
-from loaders.connections import load_connection
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
+from loaders.settings.places import PROJECT_DIR
+from loaders.sources.connections import load_connection
 from loaders.sources.gmail import SCOPES, load_credentials
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project
 from .oauth_files import CANARY, client_secrets_info, token_info, write_json

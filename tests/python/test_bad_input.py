@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from loaders.ingest import DeadLettered
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
+from loaders.ingestion.ingest import DeadLettered
 from loaders.sources.gmail.fetching import internal_date
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 from tests.python.conftest import assert_accounted, on_both_targets, run_gmail, stored
 
 pytestmark = pytest.mark.slow

@@ -6,14 +6,21 @@ from typing import Any
 
 import pytest
 
-from loaders import batch_size
-from loaders.batch_size import CHEAP_SECONDS, FIRST, LARGEST, OVERTIME_SECONDS, SMALLEST, BatchSize
 from loaders.errors import ConfigError, LandingError
-from loaders.event_log import log_event
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.items import Item, Observed
-from loaders.packages import PackageLoader
-from loaders.warehouse import Warehouse
+from loaders.ingestion import batch_size
+from loaders.ingestion.batch_size import (
+    CHEAP_SECONDS,
+    FIRST,
+    LARGEST,
+    OVERTIME_SECONDS,
+    SMALLEST,
+    BatchSize,
+)
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.ingestion.packages import PackageLoader
+from loaders.jobs.event_log import log_event
+from loaders.objects.items import Item, Observed
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Run, ScriptedSource, at, events, on_both_targets, run_ingestion
 

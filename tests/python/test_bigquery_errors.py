@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from loaders.bigquery import BigQueryWarehouse, is_transient_message, with_next_step
-from loaders.config import load_target
 from loaders.errors import WarehouseError
+from loaders.settings.target import load_target
+from loaders.warehouse.bigquery import BigQueryWarehouse, is_transient_message, with_next_step
 
 from .conftest import EMULATOR_TARGET, Project
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from loaders import transform
-from loaders.config import PROJECT_DIR, load_target
 from loaders.errors import TransformFailed
-from loaders.event_log import log_event
-from loaders.items import Observed
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import log_event
+from loaders.objects.items import Observed
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.target import load_target
+from loaders.transform import bootstrap, dbt_build, invocation
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, at, event_types, run_scripted
 
@@ -95,9 +96,9 @@ def test_the_tables_are_the_documented_ones(warehouse: Warehouse) -> None:
 def test_a_second_bootstrap_changes_nothing(warehouse: Warehouse) -> None:
     one_event_and_object(warehouse)
     before = rows(warehouse)
-    transform._invoke(
+    invocation.invoke(
         warehouse.target, {}, ["run-operation", "run_bootstrap"], quiet=True
-    )  # the real thing: transform.bootstrap sees that nothing is missing
+    )  # the real thing: bootstrap.bootstrap sees that nothing is missing
     assert rows(warehouse) == before
     assert present(warehouse) == documented()
 
@@ -131,7 +132,7 @@ def test_an_earlier_warehouse_gets_the_late_columns_and_keeps_its_rows(
     [before, _] = rows(warehouse)
     drop_late_columns(warehouse)
     if way == "wrapper":
-        transform.bootstrap(warehouse)
+        bootstrap.bootstrap(warehouse)
     else:
         assert project.run_dbt("run", "--select", "stg_landed_objects", "raw_objects").success
     assert event_types(warehouse) == ["job.started"] + (
@@ -179,20 +180,20 @@ def test_a_bootstrap_that_trips_over_another_goes_on(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trip_after(drops: list[str]) -> Any:
-        def once(target: Any) -> transform.BuildResult:
+        def once(target: Any) -> dbt_build.BuildResult:
             result = real_bootstrap(target)
             if drops:
                 warehouse.execute(f"drop table {warehouse.staging_table(drops.pop())}")
-                return transform.BuildResult(error=TransformFailed("bootstrap: it is there"))
+                return dbt_build.BuildResult(error=TransformFailed("bootstrap: it is there"))
             return result
 
         return once
 
-    real_bootstrap = transform._bootstrap_once
+    real_bootstrap = bootstrap._bootstrap_once
     for table in ("cursors", "dead_letters", "landed_objects"):
         warehouse.execute(f"drop table {warehouse.staging_table(table)}")
-    monkeypatch.setattr(transform, "_bootstrap_once", trip_after(["cursors"]))
-    transform.bootstrap(warehouse)
+    monkeypatch.setattr(bootstrap, "_bootstrap_once", trip_after(["cursors"]))
+    bootstrap.bootstrap(warehouse)
     assert warehouse.columns().keys() >= TABLES
 
 
@@ -200,10 +201,10 @@ def test_a_bootstrap_that_fails_and_changes_nothing_says_so(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warehouse.execute(f"drop table {warehouse.staging_table('cursors')}")
-    failure = transform.BuildResult(error=TransformFailed("bootstrap: not allowed"))
-    monkeypatch.setattr(transform, "_bootstrap_once", lambda target: failure)
+    failure = dbt_build.BuildResult(error=TransformFailed("bootstrap: not allowed"))
+    monkeypatch.setattr(bootstrap, "_bootstrap_once", lambda target: failure)
     with pytest.raises(TransformFailed, match="not allowed"):
-        transform.bootstrap(warehouse)
+        bootstrap.bootstrap(warehouse)
 
 
 @pytest.mark.slow
@@ -215,7 +216,7 @@ def test_every_view_is_there_after_the_first_run(warehouse: Warehouse, project: 
 
 def test_a_run_leaves_the_marts_of_others_alone_where_they_are(warehouse: Warehouse) -> None:
     def excluded() -> list[str]:
-        return transform.other_sources(warehouse, "gmail")
+        return dbt_build.other_sources(warehouse, "gmail")
 
     assert excluded() == ["tag:stripe,resource_type:test"]
     for path in PROJECT_DIR.glob("models/marts/stripe/*.sql"):
@@ -239,7 +240,7 @@ def test_dbt_writes_nothing_into_the_project(
         monkeypatch.setenv("DBT_TARGET_PATH", given)
     target = load_target()
     with pytest.raises(AttributeError):  # there is no result
-        transform.build(target, "a-run")
+        dbt_build.build(target, "a-run")
     base = given or project.state_dir / "target"
     assert asked[asked.index("--target-path") + 1] == f"{base}/{target.name}"
     assert str(project.state_dir) in asked[asked.index("--log-path") + 1]

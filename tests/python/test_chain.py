@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from loaders import crashpoints, packages
-from loaders.chain import LINK, Link, Position
-from loaders.config import state_dir
-from loaders.event_log import log_event
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.items import Cursor, FetchRequest, Item, Land, ObservationClock, Observed
-from loaders.landing import Landing
-from loaders.packages import CursorNotLanded
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from loaders.ingestion import packages
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.ingestion.landing import Landing
+from loaders.ingestion.packages import CursorNotLanded
+from loaders.jobs import crashpoints
+from loaders.jobs.event_log import log_event
+from loaders.objects.items import Cursor, Item, Land, ObservationClock, Observed
+from loaders.settings.places import state_dir
+from loaders.sources.contract import FetchRequest
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.chain import LINK, Link, Position
+from loaders.warehouse.contents import Stored
 from tests.chaos.disasters import wait_until_closed
 
 from .conftest import (

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, count, run_gmail
 from .oauth_files import CANARY, service_account_info, token_info, write_json

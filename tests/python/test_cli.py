@@ -16,24 +16,22 @@ from typing import Any
 import pytest
 import yaml
 
-from loaders import cli, errors, monitoring
-from loaders.config import PROJECT_DIR, Connection, load_target
-from loaders.connections import load_connection
+from landfall_sandbox import Sandbox
+from loaders import errors
+from loaders.cli import main
 from loaders.errors import ConfigError
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.job import Job
-from loaders.sandbox import Sandbox
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.jobs.job import Job
+from loaders.settings.connection import Connection
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.target import load_target
+from loaders.sources.connections import load_connection
 from loaders.sources.gmail import GmailConfig
-from loaders.warehouse import Warehouse, open_warehouse
+from loaders.transform import views
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.opening import open_warehouse
 
-from .conftest import (
-    TARGET,
-    Project,
-    event_types,
-    events,
-    gmail_source,
-    run_gmail,
-)
+from .conftest import TARGET, Project, event_types, events, gmail_source, run_gmail
 
 SECRET = "canary-secret-5e1d-do-not-print"
 
@@ -41,7 +39,7 @@ SECRET = "canary-secret-5e1d-do-not-print"
 def run_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """The command line in this process: (exit code, stdout, stderr)."""
     try:
-        code = cli.main(arguments)
+        code = main.main(arguments)
     except SystemExit as done:
         code = int(done.code or 0)
     out, err = capsys.readouterr()
@@ -177,7 +175,7 @@ def test_who_stops_reading_is_told_nothing(
     os.close(read)
     with os.fdopen(write, "w") as stdout, monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", stdout)
-        assert cli.main(["status"]) == 141
+        assert main.main(["status"]) == 141
     assert capfd.readouterr().err == ""
 
 
@@ -393,7 +391,7 @@ def test_a_file_held_by_another_process_is_exit_75_and_one_line(
 def test_a_file_that_another_process_reads_can_be_looked_at(
     warehouse: Warehouse, project: Project, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    monitoring.build_views(warehouse)
+    views.build_views(warehouse)
     options = ("--output", str(project.directory / "page.html")) if command == "dashboard" else ()
     with held_by_another_process(project.duckdb_path, read_only=True):
         code, _, err = run_main(capsys, command, "--lock-wait", "0s", *options)
@@ -619,7 +617,7 @@ def test_a_warehouse_that_fills_up_is_one_line_and_a_spooled_event(
     """From the extract on nothing can be written any more: the end is spooled, not lost."""
     import duckdb
 
-    from loaders.event_log import replay_spool, spool_dir
+    from loaders.jobs.event_log import replay_spool, spool_dir
 
     connect = duckdb.connect
     monkeypatch.setenv("SOURCES__GMAIL__ONE__ACCESS_TOKEN", "any-token")

@@ -12,20 +12,23 @@ from typing import Any
 import duckdb
 import pytest
 
-from loaders import checks, monitoring, status
-from loaders.alerts import watch
-from loaders.batch_size import FIRST, choose
-from loaders.config import Connection
+from loaders.cli import check
 from loaders.errors import WarehouseBusy
-from loaders.event_log import JOB_RUN, log_event, spool_dir
-from loaders.job import Job
-from loaders.runs import ORPHANED, host_identity
-from loaders.warehouse import Warehouse
+from loaders.ingestion.batch_size import FIRST, choose
+from loaders.jobs.event_log import JOB_RUN, log_event, spool_dir
+from loaders.jobs.job import Job
+from loaders.jobs.processes import host_identity
+from loaders.jobs.runs import ORPHANED
+from loaders.monitoring import health
+from loaders.monitoring.alerts import watch
+from loaders.settings.connection import Connection
+from loaders.transform import views
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, event_types, events, prepared, run_scripted
 from .replay import Recorded, violations
 from .test_cli import one_line, run_main
-from .test_monitoring import DAY, HOUR, HOURLY, Log, health
+from .test_monitoring import DAY, HOUR, HOURLY, Log, states_of
 
 TWO_HOURS, TEN_YEARS = dt.timedelta(hours=2), dt.timedelta(days=3_650)
 RUN = "acme_ingest_acct1-ahead"
@@ -33,7 +36,7 @@ RUN = "acme_ingest_acct1-ahead"
 
 @pytest.fixture
 def monitored(project: Project) -> Warehouse:
-    return prepared(project, "monitored", monitoring.ensure_views)
+    return prepared(project, "monitored", views.ensure_views)
 
 
 @pytest.fixture
@@ -123,14 +126,14 @@ def test_what_a_clock_ahead_completed_hides_no_failure(
         future = log.run("me", 0.7 * HOUR, "completed", seconds=ahead.total_seconds())
     failed = log.run("me", 0.2 * HOUR, "SourceError")
     log.write(monitored)
-    assert health(monitored)["me"] == ("failing", "the last run failed: acme: SourceError")
+    assert states_of(monitored)["me"] == ("failing", "the last run failed: acme: SourceError")
     code, out, _ = run_main(capsys, "status", "--limit", "1")
     assert code == 1
     assert failed in out
     if began_ahead:
         assert future in out  # listed, beside the newest
-        assert [run.correlation_id for run in status.last_runs(monitored, 1)] == [failed]
-        found = checks._last_run(monitored, Connection("acme", "me"))
+        assert [run.correlation_id for run in health.last_runs(monitored, 1)] == [failed]
+        found = check._last_run(monitored, Connection("acme", "me"))
         assert found.endswith("failed, see run.py status")
 
 

@@ -17,18 +17,23 @@ from typing import Any
 
 import pytest
 
-from loaders import crashpoints, runs, status, transform
-from loaders import warehouse as warehouse_module
-from loaders.config import PACKAGE_NAME, PROJECT_DIR
+from landfall_sandbox import Sandbox
 from loaders.errors import WarehouseBusy, WarehouseError
-from loaders.event_log import replay_spool, spool_dir
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.items import Cursor, FetchRequest, Item, Land, Observed
-from loaders.job import Job, LeaseLost
-from loaders.runs import GRACE, OpenRun, close_orphans, host_identity, open_runs
-from loaders.sandbox import Sandbox
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.jobs import crashpoints, processes, runs
+from loaders.jobs.event_log import replay_spool, spool_dir
+from loaders.jobs.job import Job, LeaseLost
+from loaders.jobs.processes import host_identity
+from loaders.jobs.runs import OpenRun, close_orphans, open_runs
+from loaders.monitoring import health
+from loaders.objects.items import Cursor, Item, Land, Observed
+from loaders.settings.places import PACKAGE_NAME, PROJECT_DIR
+from loaders.settings.times import GRACE
+from loaders.sources.contract import FetchRequest
+from loaders.transform import dbt_build
+from loaders.warehouse import duckdb_file
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
 from .conftest import (
     LABELS,
@@ -76,7 +81,7 @@ def process() -> Iterator[subprocess.Popen[str]]:
 
 
 def host_of(pid: int) -> dict[str, str | None]:
-    found = runs._state_and_start(pid)
+    found = processes._state_and_start(pid)
     assert found is not None
     return {**host_identity(), "process_start": found[1]}
 
@@ -131,7 +136,7 @@ def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) 
         host = host_of(child.pid)
         here = host_identity()
         monkeypatch.setattr(runs, "host_identity", lambda: here)
-        monkeypatch.setattr(runs, "_read", lambda path: None)
+        monkeypatch.setattr(processes, "_read", lambda path: None)
         assert not is_orphaned(host, child.pid)
     assert is_orphaned(host, child.pid)
 
@@ -165,8 +170,8 @@ def test_a_run_of_long_ago_is_closed_where_the_tests_tell_of_it(
     warehouse.execute("update events.event_log set created_at = created_at - interval 31 day")
     for number, warnings in enumerate([(), ("warn_older_runs",)]):
         assert event_types(warehouse, job.correlation_id) == ["job.started"]
-        built = transform.BuildResult(warnings=warnings)
-        monkeypatch.setattr(transform, "build", lambda *_, _built=built, **__: _built)
+        built = dbt_build.BuildResult(warnings=warnings)
+        monkeypatch.setattr(dbt_build, "build", lambda *_, _built=built, **__: _built)
         assert (
             run_scripted(
                 warehouse, [Observed("widget", f'{{"id": "{number}"}}', at(number), "a")]
@@ -217,9 +222,9 @@ def test_the_end_of_a_run_lets_the_next_one_begin(
             if first.correlation_id in record.getMessage():
                 waits.set()
 
-    logger = logging.getLogger("loaders.job")
+    logger = logging.getLogger("loaders.jobs.job")
     handler = Notice()
-    with caplog.at_level(logging.INFO, "loaders.job"):
+    with caplog.at_level(logging.INFO, "loaders.jobs.job"):
         logger.addHandler(handler)
         try:
             thread = threading.Thread(target=second.start)
@@ -314,7 +319,7 @@ def backdate(warehouse: Warehouse, correlation_id: str) -> None:
 
 
 def states(warehouse: Warehouse) -> dict[str, str]:
-    return {run.correlation_id: run.state for run in status.last_runs(warehouse, 10)}
+    return {run.correlation_id: run.state for run in health.last_runs(warehouse, 10)}
 
 
 class InterruptedSource(ScriptedSource):
@@ -470,7 +475,7 @@ def test_a_plain_dbt_build_during_a_load_leaves_true_counts(
     )
     assert run.error is None
     assert built[0].success
-    found = {one.correlation_id: one for one in status.last_runs(warehouse, 10)}
+    found = {one.correlation_id: one for one in health.last_runs(warehouse, 10)}
     own = found.pop(run.correlation_id)
     [other] = found.values()
     assert [own.state, other.state] == ["completed", "completed"]
@@ -497,7 +502,7 @@ def test_who_waits_for_a_file_learns_which_process_holds_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(warehouse_module, "_SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(duckdb_file, "_SAY_AFTER_SECONDS", 0.0)
     holds = r"process \d+ holds the file"
     with (
         held_by_another_process(project.duckdb_path),
@@ -599,7 +604,7 @@ def test_ten_first_jobs_at_once_all_complete(
         assert [process.returncode for process in processes] == [0] * 10, "\n".join(outputs)
         messages = len(sandbox.live_ids())
     warehouse = empty_project.open_warehouse()
-    ended = status.last_runs(warehouse, 100)
+    ended = health.last_runs(warehouse, 100)
     assert {(run.source_system, run.connection_name) for run in ended} == {
         (source, name) for source, connections in names.items() for name in connections
     }

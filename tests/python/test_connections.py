@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from loaders.config import PROJECT_DIR, Connection
-from loaders.connections import load_connection, load_connections
 from loaders.errors import LandfallError
-from loaders.idem_keys import idem_key
+from loaders.objects.idem_keys import idem_key
+from loaders.settings.connection import Connection
+from loaders.settings.places import PROJECT_DIR
+from loaders.sources.connections import load_connection, load_connections
 from loaders.upsert import upsert_objects
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 from .conftest import STRIPE_KEY, Project, events, on_both_targets
 from .test_cli import configure, one_line, run_main
@@ -298,7 +299,7 @@ def test_dlt_s_other_files_are_read(
 
 @pytest.mark.parametrize("source", ["gmail", "stripe"])
 def test_every_option_that_the_code_reads_is_known(source: str) -> None:
-    known = importlib.import_module(f"loaders.sources.{source}.config").OPTIONS
+    known = importlib.import_module(f"loaders.sources.{source}.options").OPTIONS
     code = "".join(
         path.read_text() for path in (PROJECT_DIR / "loaders" / "sources" / source).glob("*.py")
     )

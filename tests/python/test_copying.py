@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from loaders import cli, copying, crashpoints, packages
-from loaders.config import load_target
-from loaders.copying import WarehouseCopy
-from loaders.erasing import Erasure, Selection
+from loaders.cli import main
 from loaders.errors import (
     CheckFailed,
     ConfigError,
@@ -24,11 +21,18 @@ from loaders.errors import (
     WarehouseBusy,
     WarehouseError,
 )
-from loaders.items import Deleted, Observed, Unfetched
-from loaders.job import Job
-from loaders.stored import Stored
+from loaders.ingestion import packages
+from loaders.jobs import crashpoints
+from loaders.jobs.job import Job
+from loaders.objects.items import Deleted, Observed, Unfetched
+from loaders.settings.target import load_target
+from loaders.upkeep import copying
+from loaders.upkeep.copying import WarehouseCopy
+from loaders.upkeep.erasing import Erasure, Selection
 from loaders.upsert import upsert_objects
-from loaders.warehouse import Warehouse, open_warehouse
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
+from loaders.warehouse.opening import open_warehouse
 
 from .conftest import (
     HOSTILE_TEXTS,
@@ -185,7 +189,7 @@ def test_packages_and_ranges_may_be_of_any_size(
 ) -> None:
     monkeypatch.setattr(copying, "PACKAGE_ROWS", package_rows)
     monkeypatch.setattr(copying, "RANGE_KEYS", range_keys)
-    monkeypatch.setattr("loaders.comparison.SORTED_ROWS", 4)
+    monkeypatch.setattr("loaders.upkeep.copy_compare.SORTED_ROWS", 4)
     copy_all(source, target)
     assert everything(target) == everything(source)
 
@@ -390,17 +394,17 @@ def test_a_verification_on_either_side_hinders_no_copy(
 def test_the_command_prints_a_table_and_says_what_is_wrong(
     source: Warehouse, target: Warehouse, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["copy", "--from", TARGET, "--to", COPY_TARGET]) == 0
+    assert main.main(["copy", "--from", TARGET, "--to", COPY_TARGET]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert ["raw_objects", "11", "11", "0", "yes"] in [line.split() for line in lines]
 
     target.execute("update events.raw_objects set payload_hash = 'x'")
-    assert cli.main(["copy", "--from", TARGET, "--to", COPY_TARGET]) == 1
+    assert main.main(["copy", "--from", TARGET, "--to", COPY_TARGET]) == 1
     out, err = capsys.readouterr()
     assert ["raw_objects", "11", "0", "11", "NO"] in [line.split() for line in out.splitlines()]
     assert err.startswith("error: copy: raw_objects: source")
 
-    assert cli.main(["copy", "--from", TARGET, "--to", TARGET]) == 2
+    assert main.main(["copy", "--from", TARGET, "--to", TARGET]) == 2
     assert "the same database" in capsys.readouterr().err
 
 

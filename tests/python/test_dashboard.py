@@ -14,24 +14,18 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from loaders import status, transform
-from loaders.dashboard import content
-from loaders.dashboard.page import embedded, render
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.monitoring import health
+from loaders.monitoring.dashboard import content
+from loaders.monitoring.dashboard.page import embedded, render
+from loaders.transform import bootstrap
+from loaders.warehouse.base import Warehouse
 from tests.dashboard.browser import ALL, Opened, open_page, run_browser, wait_for_charts
 from tests.dashboard.past_runs import write_month, write_run
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 
-from .conftest import (
-    HOSTILE_TEXTS,
-    Project,
-    _project,
-    on_both_targets,
-    prepared,
-    run_gmail,
-)
+from .conftest import HOSTILE_TEXTS, Project, _project, on_both_targets, prepared, run_gmail
 from .test_cli import one_line, run_main
 
 pytestmark = pytest.mark.slow
@@ -81,7 +75,7 @@ def dashboard(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Dash
     now = midnight - dt.timedelta(minutes=2)
     path = tmp_path_factory.mktemp("dashboard") / "page.html"
     with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
-        warehouse = prepared(project, "bootstrapped", transform.bootstrap)
+        warehouse = prepared(project, "bootstrapped", bootstrap.bootstrap)
         write_month(warehouse, CONNECTIONS, now - dt.timedelta(hours=8), DAYS)
         write_run(warehouse, "acme", HOSTILE, now, objects={HOSTILE: 3})
         failed_at = now - dt.timedelta(seconds=9)
@@ -354,7 +348,7 @@ def test_real_runs_and_their_dead_letter_are_shown(
     assert objects == f"{landed:,}" != "0"
     assert letter[:2] == ["gmail.acct1", "message"]
     # Looking is not a job.
-    assert len(status.last_runs(warehouse, 10)) == 1
+    assert len(health.last_runs(warehouse, 10)) == 1
 
 
 @on_both_targets

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from loaders import dead_letters as letters_of
-from loaders.dead_letters import DeadLetter, drop, find_letter, forget, open_letters
+from landfall_sandbox import Sandbox
 from loaders.errors import UsageError
-from loaders.idem_keys import idem_key
-from loaders.ingest import DeadLettered, Ingestion, IngestOptions
-from loaders.items import Observed
-from loaders.landing import Landing
-from loaders.sandbox import Sandbox
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from loaders.ingestion.ingest import DeadLettered, Ingestion, IngestOptions
+from loaders.ingestion.landing import Landing
+from loaders.objects.idem_keys import idem_key
+from loaders.objects.items import Observed
+from loaders.warehouse import dead_letters as letters_of
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
+from loaders.warehouse.dead_letters import DeadLetter, drop, find_letter, forget, open_letters
 
 from .conftest import (
     MAILBOX_SIZE,

@@ -8,22 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from loaders.deletions import FEW, Brake, DeletionsHeldBack
-from loaders.ingest import IngestOptions
-from loaders.items import (
-    Cursor,
-    Deleted,
-    FetchRequest,
-    Item,
-    Land,
-    Listed,
-    ObservationClock,
-    Observed,
-    Usage,
-)
-from loaders.sandbox import Sandbox
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.ingestion.deletions import FEW, Brake, DeletionsHeldBack
+from loaders.ingestion.ingest import IngestOptions
+from loaders.objects.items import Cursor, Deleted, Item, Land, Listed, ObservationClock, Observed
+from loaders.sources.contract import FetchRequest, Usage
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
 from . import test_gmail_sync, test_stripe_sync
 from .conftest import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loaders.config import PACKAGE_NAME
+from loaders.settings.places import PACKAGE_NAME
 
 from .conftest import Project
 

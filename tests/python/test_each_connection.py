@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from loaders.config import PROJECT_DIR
-from loaders.job import Job
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.jobs.job import Job
+from loaders.settings.places import PROJECT_DIR
+from loaders.warehouse.base import Warehouse
 
 from .conftest import MAILBOX_SIZE, Project, event_types
 from .test_cli import one_line, run_main

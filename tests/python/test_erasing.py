@@ -11,21 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from loaders import retention, transform
-from loaders.conditions import check_condition
-from loaders.config import PROJECT_DIR
-from loaders.erased import Erased, key_hash
-from loaders.erasing import Erasure, Selection
+from landfall_sandbox import Sandbox
 from loaders.errors import CheckFailed, ConfigError, UsageError, WarehouseBusy
-from loaders.idem_keys import OWNERS, idem_key, owner_key
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.items import Deleted, Item, Observed, Unfetched
-from loaders.job import Job
-from loaders.landing import Landing
-from loaders.retention import Retention
-from loaders.sandbox import Sandbox
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.ingestion.landing import Landing
+from loaders.jobs.job import Job
+from loaders.objects.erasure_blocks import Erased, key_hash
+from loaders.objects.idem_keys import OWNERS, idem_key, owner_key
+from loaders.objects.items import Deleted, Item, Observed, Unfetched
+from loaders.settings.places import PROJECT_DIR
+from loaders.transform import dbt_build, merge_counts
+from loaders.upkeep import retention
+from loaders.upkeep.erasing import Erasure, Selection
+from loaders.upkeep.retention import Retention
+from loaders.upkeep.where_clause import check_condition
 from loaders.upsert import upsert_objects
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 from tests.peers.gate import Gate
 
 from .conftest import (
@@ -119,7 +120,7 @@ def test_a_run_accounts_for_what_was_erased_since(filled: Warehouse, project: Pr
     erase(filled, key("a"), key("not-yet"), where="external_id = 'b'")
     noted = filled.execute("select inserted_by from events.erasures order by 1")
     assert sorted(noted, key=str) == [(run,), (run,), (None,)]
-    assert transform.merge_counts(filled, run, ACME)["inserted"] == 3
+    assert merge_counts.merge_counts(filled, run, ACME)["inserted"] == 3
     # With the check that compares the store with the log.
     assert run_scripted(filled, []).error is None
 
@@ -140,12 +141,12 @@ def test_what_was_landed_before_is_not_merged_and_leaves_the_queue(filled: Wareh
     landing.flush()
     landing.close()
     insert_block(filled, *ACME, "widget", key("a"))
-    result = transform.build(filled.target, "r3", ["--exclude", "assert_erasures"])
+    result = dbt_build.build(filled.target, "r3", ["--exclude", "assert_erasures"])
     assert result.error is None
     assert count(filled, "events_staging.landed_objects") == 0
-    assert transform.merge_counts(filled, "r3")["updated"] == 1
+    assert merge_counts.merge_counts(filled, "r3")["updated"] == 1
     # It is held all the same: the acceptance test says so, and what to do.
-    result = transform.build(filled.target, "r4", ["--select", "assert_erasures"])
+    result = dbt_build.build(filled.target, "r4", ["--select", "assert_erasures"])
     assert isinstance(result.error, CheckFailed)
     assert erase(filled).counts == {
         "blocks": 0,
@@ -204,7 +205,7 @@ def test_parts_and_letters_that_another_machine_lands_late_go_with_the_build(
 ) -> None:
     """Its package was pending when the message was erased, and its parts were not stored yet."""
     land(warehouse, of_gmail("attachment", "m1:held", 1))
-    assert transform.build(warehouse.target, "r1").error is None
+    assert dbt_build.build(warehouse.target, "r1").error is None
     insert_block(warehouse, *GMAIL, "message", "gmail:me:message:m1")
     land(
         warehouse,
@@ -212,18 +213,18 @@ def test_parts_and_letters_that_another_machine_lands_late_go_with_the_build(
         *(of_gmail("attachment", name, 10) for name in ("m1:0", "m1:", "m2:0")),
         letters=[("message", "m1"), ("attachment", "m1:1"), ("attachment", "m2:1")],
     )
-    result = transform.build(warehouse.target, "r2", ["--exclude", "assert_erasures"])
+    result = dbt_build.build(warehouse.target, "r2", ["--exclude", "assert_erasures"])
     assert result.error is None
     assert count(warehouse, "events_staging.landed_objects") == 0
     assert set(stored(warehouse)) == {"m1:held", "m2", "m2:0"}
     letters = warehouse.execute("select external_id from events_staging.dead_letters")
     assert letters == [("m2:1",)]
     # What was stored before the block is none of the merge's: the acceptance test finds it.
-    result = transform.build(warehouse.target, "r3", ["--select", "assert_erasures"])
+    result = dbt_build.build(warehouse.target, "r3", ["--select", "assert_erasures"])
     assert isinstance(result.error, CheckFailed)
     Erasure(warehouse, Selection(*GMAIL)).run()
     assert set(stored(warehouse)) == {"m2", "m2:0"}
-    result = transform.build(warehouse.target, "r4", ["--select", "assert_erasures"])
+    result = dbt_build.build(warehouse.target, "r4", ["--select", "assert_erasures"])
     assert result.error is None
 
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from loaders.erasing import Erasure, Selection
 from loaders.errors import LONGEST_TEXT, UsageError, WarehouseError, redact, without_content
-from loaders.warehouse import Warehouse
+from loaders.upkeep.erasing import Erasure, Selection
+from loaders.warehouse.base import Warehouse
 
 from .test_cli import one_line, run_main
 

@@ -18,12 +18,12 @@ import duckdb
 import pytest
 
 from loaders import errors
-from loaders.config import PROJECT_DIR
+from loaders.cli.log_lines import configure_logging
 from loaders.errors import MAX_MESSAGE, Interrupted, WarehouseError, register_secret
-from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool, spool_dir
-from loaders.job import Job
-from loaders.log_lines import configure_logging
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool, spool_dir
+from loaders.jobs.job import Job
+from loaders.settings.places import PROJECT_DIR
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, event_types, events, hostile
 
@@ -449,9 +449,10 @@ def test_nothing_follows_the_end_of_a_run(warehouse: Warehouse) -> None:
 
 _SIGNALLED = """
 import os, signal, sys, threading, time
-from loaders.config import load_target
-from loaders.job import Job, run_supervised
-from loaders.warehouse import open_warehouse
+from loaders.jobs.job import Job
+from loaders.jobs.supervision import run_supervised
+from loaders.settings.target import load_target
+from loaders.warehouse.opening import open_warehouse
 
 def interrupt(frame, event, argument):
     # While the main thread holds a lock of what it is about to wait on.

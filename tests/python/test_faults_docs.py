@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from loaders.config import PROJECT_DIR
+from loaders.settings.places import PROJECT_DIR
 
 DEFINED = re.compile(r"^def (test_\w+)\(", re.MULTILINE)
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from google.oauth2.credentials import Credentials
 
+from landfall_sandbox import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
-from loaders.items import FetchRequest
-from loaders.pacing import TokenBucket
-from loaders.sandbox import Sandbox
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail import GmailConfig
 from loaders.sources.gmail import client as client_module
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+from loaders.sources.pacing import TokenBucket
 
 from .test_stripe_client import PAUSES, Clock, Waits, new_request
 

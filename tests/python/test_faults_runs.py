@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.sandbox import Sandbox
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
 from .conftest import (
     LABELS,

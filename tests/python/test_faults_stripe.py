@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from landfall_sandbox import Sandbox
 from loaders.errors import TransientSourceError
-from loaders.items import FetchRequest
-from loaders.pacing import TokenBucket
-from loaders.sandbox import Sandbox
+from loaders.sources.contract import FetchRequest
+from loaders.sources.pacing import TokenBucket
 from loaders.sources.stripe import client as client_module
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.events import read_windows

@@ -19,20 +19,24 @@ import pytest
 from dlt.common.storages.load_storage import LoadStorage
 from dlt.extract.storage import ExtractStorage
 
-from loaders import crashpoints, event_log, items, job, landing, packages, transform
-from loaders.config import state_dir
-from loaders.dead_letters import find_letter, open_letters
-from loaders.erasing import Erasure, Selection
+from landfall_sandbox import Sandbox
 from loaders.errors import LandingError, TransientSourceError, WarehouseError
-from loaders.event_log import EventNotKept, spool_dir
-from loaders.ingest import DeadLettered
-from loaders.items import Cursor, Item, ObservationClock, Observed
-from loaders.landing import Landing
-from loaders.packages import PackageLoader
-from loaders.runs import ORPHANED
-from loaders.sandbox import Sandbox
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse, open_warehouse
+from loaders.ingestion import landing, packages
+from loaders.ingestion.ingest import DeadLettered
+from loaders.ingestion.landing import Landing
+from loaders.ingestion.packages import PackageLoader
+from loaders.jobs import crashpoints, event_log, job
+from loaders.jobs.event_log import EventNotKept, spool_dir
+from loaders.jobs.runs import ORPHANED
+from loaders.objects import items
+from loaders.objects.items import Cursor, Item, ObservationClock, Observed
+from loaders.settings.places import state_dir
+from loaders.transform import bootstrap
+from loaders.upkeep.erasing import Erasure, Selection
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
+from loaders.warehouse.dead_letters import find_letter, open_letters
+from loaders.warehouse.opening import open_warehouse
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 
@@ -362,7 +366,7 @@ def test_a_pending_package_that_is_refused_as_a_whole_stays_on_disk(
             load_pending(warehouse)
         assert open_letters(warehouse) == []
     warehouse.execute("drop table events_staging.landed_objects")
-    transform.bootstrap(warehouse)
+    bootstrap.bootstrap(warehouse)
     load_pending(warehouse)
     assert landed(warehouse) == {"w0", "w1", "w2"}
     assert cursor(warehouse) == {"last": 2}

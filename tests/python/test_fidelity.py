@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.warehouse.base import Warehouse
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 from tests.python.conftest import LABELS, Run, run_gmail, stored

@@ -6,8 +6,8 @@ import datetime as dt
 
 import pytest
 
-from loaders.event_log import log_event
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import log_event
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, on_both_targets
 

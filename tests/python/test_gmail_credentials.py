@@ -16,11 +16,11 @@ import google_auth_httplib2
 import httplib2
 import pytest
 
+from landfall_sandbox import Sandbox
 from loaders import errors
-from loaders.config import Connection
-from loaders.connections import load_connection
 from loaders.errors import ConfigError
-from loaders.sandbox import Sandbox
+from loaders.settings.connection import Connection
+from loaders.sources.connections import load_connection
 from loaders.sources.gmail import load_credentials
 from loaders.sources.gmail.credentials import (
     ServiceAccountCredentials,
@@ -28,7 +28,7 @@ from loaders.sources.gmail.credentials import (
     find_credentials,
     write_private,
 )
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 

@@ -11,24 +11,13 @@ from typing import Any, cast
 import pytest
 from google.oauth2.credentials import Credentials
 
-from loaders.errors import (
-    AskedToPause,
-    Cancelled,
-    ForeignAnswer,
-    SourceError,
-    TransientSourceError,
-)
-from loaders.items import FetchRequest, Item, Listed, ObservationClock, Observed, Usage
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
+from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
+from loaders.objects.items import Item, Listed, ObservationClock, Observed
+from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.gmail import GmailConfig
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
-from loaders.sources.gmail.fetching import (
-    ATTACHMENT,
-    MAX_WAITING_BYTES,
-    MESSAGE,
-    Batch,
-    Fetcher,
-)
+from loaders.sources.gmail.fetching import ATTACHMENT, MAX_WAITING_BYTES, MESSAGE, Batch, Fetcher
 
 MEGABYTES = 1024**2
 

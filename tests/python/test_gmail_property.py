@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from loaders import crashpoints
-from loaders.ingest import IngestOptions
-from loaders.sandbox import Sandbox, SandboxError
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox, SandboxError
+from loaders.ingestion.ingest import IngestOptions
+from loaders.jobs import crashpoints
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, assert_accounted, event_types, run_gmail
 from .test_gmail_sync import assert_mirrors

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from loaders import crashpoints, ingest
+from landfall_sandbox import Sandbox
+from landfall_sandbox.layout import LABEL_NAMES
 from loaders.errors import AskedToPause, SourceError, TransientSourceError
-from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions
-from loaders.items import FetchRequest, Item, ObservationClock, Observed
-from loaders.sandbox import Sandbox
-from loaders.sandbox.layout import LABEL_NAMES
+from loaders.ingestion import ingest
+from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, IngestOptions
+from loaders.jobs import crashpoints
+from loaders.objects.items import Item, ObservationClock, Observed
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail import GmailSource, fetching
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
 from .conftest import (
     LABELS,

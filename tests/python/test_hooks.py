@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from loaders import transform
 from loaders.errors import MAX_MESSAGE
-from loaders.event_log import MAX_PAYLOAD_BYTES, log_event, trace_id_from_environment
-from loaders.items import Observed
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import MAX_PAYLOAD_BYTES, log_event, trace_id_from_environment
+from loaders.objects.items import Observed
+from loaders.transform import bootstrap
+from loaders.warehouse.base import Warehouse
 
 from .conftest import (
     DUCKDB,
@@ -44,7 +44,7 @@ def core(project: Project) -> Warehouse:
     """A warehouse in which the views are built, its event log empty."""
 
     def build(warehouse: Warehouse) -> None:
-        transform.bootstrap(warehouse)
+        bootstrap.bootstrap(warehouse)
         assert project.run_dbt("run", *CORE).success
         warehouse.execute("delete from events.event_log where true")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loaders.idem_keys import IdemKeyFunction, gmail_idem_key, idem_key, stripe_idem_key
+from loaders.objects.idem_keys import IdemKeyFunction, gmail_idem_key, idem_key, stripe_idem_key
 
 FUNCTIONS = {
     "gmail message": (gmail_idem_key("acct1"), "gmail:acct1:message:"),

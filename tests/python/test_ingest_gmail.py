@@ -11,10 +11,10 @@ from typing import Any
 import httplib2
 import pytest
 
+from landfall_sandbox import Sandbox
 from loaders.errors import SourceError, TransientSourceError
-from loaders.ingest import DeadLettered, FetchIncomplete, Ingestion, IngestOptions
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, Ingestion, IngestOptions
+from loaders.warehouse.base import Warehouse
 
 from .conftest import (
     LABELS,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders.json_elements import dedented, indented_elements, json_elements, json_member
+from loaders.objects.json_elements import dedented, indented_elements, json_elements, json_member
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loaders import crashpoints
+from loaders.jobs import crashpoints
 from tests.chaos.campaign import Campaign
 from tests.chaos.cases import Case, few_named_cases, named_cases, parse_case, random_cases
 from tests.chaos.display import Display

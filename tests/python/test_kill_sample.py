@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from loaders.config import PROJECT_DIR
+from loaders.settings.places import PROJECT_DIR
 from tests.chaos.cases import DISASTERS, EMULATOR_SAMPLE, SAMPLE, Case, parse_case
 from tests.chaos.harness import OUTCOME, read_evidence
 from tests.chaos.invariants import Evidence, violations

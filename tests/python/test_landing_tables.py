@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from loaders.landing_tables import arrow_table
+from loaders.ingestion.arrow_tables import arrow_table
 
 _SCHEMA = pa.schema(
     [pa.field("key", pa.string(), nullable=False), pa.field("payload", pa.string())]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from loaders.event_log import log_event
-from loaders.items import Deleted, Observed, Unfetched
-from loaders.warehouse import DuckDBWarehouse, Warehouse
+from loaders.jobs.event_log import log_event
+from loaders.objects.items import Deleted, Observed, Unfetched
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.duckdb_file import DuckDBWarehouse
 from tests.peers.gate import Gate
 
 from .conftest import (

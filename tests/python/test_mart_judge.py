@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from loaders.config import PROJECT_DIR
-from loaders.ingest import Ingestion, IngestOptions
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.settings.places import PROJECT_DIR
 from loaders.sources.gmail import FORMATS
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 from tests.peers.emulate import run_emulate
 from tests.peers.gmail_stand_ins import EmulateMailbox
 from tests.peers.install import PeerUnavailable

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loaders import transform
-from loaders.items import Cursor, Deleted, Item, Observed
-from loaders.payloads import TOMBSTONE_HASH
-from loaders.warehouse import Warehouse
+from loaders.objects.items import Cursor, Deleted, Item, Observed
+from loaders.objects.payloads import TOMBSTONE_HASH
+from loaders.transform import merge_counts
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, at, release_dbt, run_scripted, stored
 
@@ -546,7 +546,7 @@ def test_a_dbt_run_does_what_the_statements_do(
         assert {key: _facts(row) for key, row in stored(warehouse).items()} == {
             key: _facts(queue.row(key)) for key in "abc"
         }
-        counts = transform.merge_counts(warehouse, run.correlation_id)
+        counts = merge_counts.merge_counts(warehouse, run.correlation_id)
         assert counts.pop("rescued") == {}
         assert sum(counts.values()) == 3
 

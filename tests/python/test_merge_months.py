@@ -7,7 +7,7 @@ import datetime as dt
 import duckdb
 import pytest
 
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project
 

@@ -13,28 +13,23 @@ from typing import Any
 
 import pytest
 
-from loaders import monitoring, status, transform
-from loaders.alerts import of_jobs
-from loaders.bigquery import BigQueryWarehouse
-from loaders.cli import main
-from loaders.config import PROJECT_DIR
-from loaders.dead_letters import open_letters
+from loaders.cli.main import main
 from loaders.errors import TransformFailed
-from loaders.event_log import spool_dir
-from loaders.items import Observed
-from loaders.job import job_name_for
-from loaders.runs import GRACE, host_identity
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import spool_dir
+from loaders.jobs.names import job_name_for
+from loaders.jobs.processes import host_identity
+from loaders.monitoring import health
+from loaders.monitoring.alerts import job_end
+from loaders.objects.items import Observed
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.times import GRACE
+from loaders.transform import dbt_build, views
+from loaders.transform.dbt_build import MONITORING
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.bigquery import BigQueryWarehouse
+from loaders.warehouse.dead_letters import open_letters
 
-from .conftest import (
-    Project,
-    at,
-    event_types,
-    events,
-    on_both_targets,
-    prepared,
-    run_scripted,
-)
+from .conftest import Project, at, event_types, events, on_both_targets, prepared, run_scripted
 
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 Event = dict[str, Any]
@@ -43,7 +38,7 @@ Event = dict[str, Any]
 @pytest.fixture
 def monitored(project: Project) -> Warehouse:
     """An empty warehouse with the monitoring views."""
-    return prepared(project, "monitored", monitoring.ensure_views)
+    return prepared(project, "monitored", views.ensure_views)
 
 
 class Log:
@@ -149,14 +144,14 @@ def rows(warehouse: Warehouse, view: str, columns: Sequence[str]) -> list[tuple[
 
 
 def states(warehouse: Warehouse) -> dict[str, str]:
-    return {run["correlation_id"]: run["state"] for run in monitoring.runs(warehouse, 1_000)}
+    return {run["correlation_id"]: run["state"] for run in views.runs(warehouse, 1_000)}
 
 
-def health(warehouse: Warehouse) -> dict[str, tuple[str, str]]:
+def states_of(warehouse: Warehouse) -> dict[str, tuple[str, str]]:
     """State and reason by connection."""
     return {
         each["connection_name"]: (each["state"], each["reason"])
-        for each in monitoring.connections(warehouse)
+        for each in views.connections(warehouse)
     }
 
 
@@ -186,7 +181,7 @@ def test_a_run_is_one_row_with_all_that_its_events_tell(monitored: Warehouse, lo
     failed = log.run("me", HOUR / 2, "SourceError")
     build = log.run(None, 60.0, "completed", source_system="dbt")
     log.write(monitored)
-    by_id = {run["correlation_id"]: run for run in monitoring.runs(monitored, 10)}
+    by_id = {run["correlation_id"]: run for run in views.runs(monitored, 10)}
     began = log.now - dt.timedelta(seconds=HOUR)
     assert by_id[found] == {
         "correlation_id": found,
@@ -286,12 +281,12 @@ def test_a_real_end_supersedes_an_orphaned_one_in_any_order(monitored: Warehouse
             *(run[name] for name in ("state", "error_type", "inserted")),
             (run["ended_at"] - run["started_at"]).total_seconds(),
         )
-        for run in monitoring.runs(monitored, 10)
+        for run in views.runs(monitored, 10)
     }
     assert found == runs
     # What `run.py check` takes from the log itself, without the views.
     assert states(monitored) == {
-        run.correlation_id: run.state for run in status.last_runs(monitored, 10)
+        run.correlation_id: run.state for run in health.last_runs(monitored, 10)
     }
 
 
@@ -304,7 +299,7 @@ def test_a_run_without_an_end_is_orphaned_when_the_loaders_say_so(
     log.write(monitored)
     found = states(monitored)
     assert sorted(found.values()) == ["orphaned"] * 2 + ["running"] * 3
-    assert found == {run.correlation_id: run.state for run in status.last_runs(monitored, 10)}
+    assert found == {run.correlation_id: run.state for run in health.last_runs(monitored, 10)}
 
 
 def test_runs_that_began_before_the_period_are_left_out(monitored: Warehouse, log: Log) -> None:
@@ -353,7 +348,7 @@ def test_each_connection_has_the_worst_state_that_holds(monitored: Warehouse, lo
             more = {"has_more": step < 2}
             log.run("bounded", ago - 60.0 * step, "completed", ingestion=more, inserted=1)
     log.write(monitored)
-    assert health(monitored) == {
+    assert states_of(monitored) == {
         "ok": ("ok", "the last run completed"),
         "late": ("late", "the last success was 2 h ago, expected every 60 min; a run goes on"),
         "failing": ("failing", "the last 2 runs failed, the last with: acme: SourceError"),
@@ -378,7 +373,7 @@ def test_each_connection_has_the_worst_state_that_holds(monitored: Warehouse, lo
 def test_an_ingestion_is_told_from_other_jobs_whatever_the_names(
     monitored: Warehouse, log: Log
 ) -> None:
-    """As of_jobs tells it, of jobs as loaders/job.py names them."""
+    """As job_end tells it, of jobs as loaders/jobs/names.py names them."""
     jobs = []
     for source in ("acme", "acme_ingest_eu", "ka\u0308se/\U0001f600 10%", "_ingest_"):
         for connection in ("my_ingest_box", "me"):
@@ -386,11 +381,11 @@ def test_an_ingestion_is_told_from_other_jobs_whatever_the_names(
                 name = job_name_for(source, connection, what)
                 started = {"job_name": name}
                 run = log.run(connection, HOUR, "completed", started=started, source_system=source)
-                jobs.append(of_jobs.EndedJob(monitored.target, source, connection, name, run))
+                jobs.append(job_end.EndedJob(monitored.target, source, connection, name, run))
     log.write(monitored)
-    assert {
-        run["correlation_id"]: run["is_ingestion"] for run in monitoring.runs(monitored, 99)
-    } == {job.correlation_id: job.is_ingestion for job in jobs}
+    assert {run["correlation_id"]: run["is_ingestion"] for run in views.runs(monitored, 99)} == {
+        job.correlation_id: job.is_ingestion for job in jobs
+    }
     assert sum(job.is_ingestion for job in jobs) == 8
 
 
@@ -405,7 +400,7 @@ def test_a_connection_does_not_become_ok_as_its_runs_leave_the_period(
     log.completed("monthly", [85 * DAY, 55 * DAY, 25 * DAY])
     log.write(monitored)
     unknown = "; tell how often to expect one, or never (expected_intervals)"
-    assert health(monitored) == {
+    assert states_of(monitored) == {
         "12 left": ("silent", "no run for 78 days, expected every 24 h"),
         "4 left": ("silent", f"no run for 86 days{unknown}"),
         "2 left": ("silent", f"no run for 88 days{unknown}"),
@@ -428,7 +423,7 @@ def test_the_expected_interval_is_the_median_and_a_quarter_of_an_hour_at_least(
     log.write(monitored)
     assert {
         each["connection_name"]: round(each["expected_interval_seconds"])
-        for each in monitoring.connections(monitored)
+        for each in views.connections(monitored)
     } == {"often": 900, "median": 3600, "slower": 3600}
 
 
@@ -446,7 +441,7 @@ def test_a_connection_that_brings_nothing_for_far_longer_than_ever_is_silent(
             inserted = 1 if day in days_with_rows else 0
             log.run(name, day * DAY + HOUR, "completed", ingestion={}, inserted=inserted)
     log.write(monitored)
-    found = health(monitored)
+    found = states_of(monitored)
     assert found.pop("dried up") == (
         "silent",
         "runs complete and bring no rows for 9 days; before it was 2 days at most",
@@ -466,7 +461,7 @@ def test_a_run_far_from_its_usual_rows_is_unusual(monitored: Warehouse, log: Log
         for age, count in enumerate(reversed(counts)):
             log.completed(name, [age * HOUR + 60.0], count)
     log.write(monitored)
-    found = {each["connection_name"]: each for each in monitoring.connections(monitored)}
+    found = {each["connection_name"]: each for each in views.connections(monitored)}
     assert {name for name, each in found.items() if each["is_unusual"]} == {"flood", "drought"}
     assert [found["flood"][name] for name in ("last_rows", "median_rows", "mad_rows")] == [
         5_000,
@@ -487,11 +482,11 @@ def test_open_dead_letters_are_those_that_the_loaders_find(
     now = dt.datetime.now(dt.UTC)
     # One fails again, one is stored.
     run_scripted(monitored, [broken[0], Observed("widget", '{"id": "w1"}', now, "w1")])
-    [found] = monitoring.connections(monitored)
+    [found] = views.connections(monitored)
     assert found["open_dead_letters"] == len(open_letters(monitored)) == 2
     letter = monitored.staging_table("dead_letters")
     monitored.execute(f"update {letter} set dropped_at = now() where external_id = 'w2'")
-    [found] = monitoring.connections(monitored)
+    [found] = views.connections(monitored)
     assert found["open_dead_letters"] == len(open_letters(monitored)) == 1
 
 
@@ -525,11 +520,11 @@ def test_what_is_configured_counts_before_what_was_seen(
         "sandbox": ("late", "the last success was 2 h ago, expected every 60 min"),
         "o'neil": ("silent", "no run in 90 days, expected every 2 h"),
     }
-    found = health(monitored)
+    found = states_of(monitored)
     assert {name: found[name] for name in expected} == expected
     assert found.keys() == expected.keys()
     # Nor is it failing because the process of its last run is gone.
-    seen = {each["connection_name"]: each for each in status.read(monitored, 1).connections}
+    seen = {each["connection_name"]: each for each in health.read(monitored, 1).connections}
     assert (seen["given up"]["state"], seen["given up"]["last_state"]) == ("ok", "orphaned")
     holding = ("is_idle", "is_quiet", "is_late", "is_retired")
     assert {name: [flag for flag in holding if each[flag]] for name, each in seen.items()} == {
@@ -598,8 +593,8 @@ def test_status_as_json_is_what_the_views_hold(
         **{"directory": str(spool_dir(monitored)), "waiting": 0, "set_aside": 0},
     }
     [connection], [run] = told["connections"], told["runs"]
-    assert tuple(connection) == monitoring.CONNECTION_COLUMNS
-    assert tuple(run) == monitoring.RUN_COLUMNS
+    assert tuple(connection) == views.CONNECTION_COLUMNS
+    assert tuple(run) == views.RUN_COLUMNS
     began = log.now - dt.timedelta(seconds=HOUR)
     assert dt.datetime.fromisoformat(run["started_at"]) == began
     assert run["started_at"].endswith("+00:00")
@@ -645,7 +640,7 @@ def test_status_makes_the_views_that_lack_once_and_logs_nothing(
     assert event_types(warehouse) == before
 
     built: list[Any] = []
-    monkeypatch.setattr(transform, "build", lambda *arguments, **_: built.append(arguments))
+    monkeypatch.setattr(dbt_build, "build", lambda *arguments, **_: built.append(arguments))
     run_status(capsys)
     # As made by another machine: good as they are.
     monkeypatch.setenv("LANDFALL_STATE_DIR", os.environ["LANDFALL_STATE_DIR"] + "-other")
@@ -715,22 +710,22 @@ def test_a_run_builds_the_views_when_they_lack_or_have_changed(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[bool] = []
-    build = transform.build
+    build = dbt_build.build
 
     def noted(target: Any, correlation_id: str, arguments: Sequence[str], **options: Any) -> Any:
-        built.append(f"tag:{monitoring.TAG}" not in arguments)
-        models = ("stg_landed_objects", "raw_objects", f"tag:{monitoring.TAG}")
+        built.append(f"tag:{MONITORING}" not in arguments)
+        models = ("stg_landed_objects", "raw_objects", f"tag:{MONITORING}")
         no_tests = ("--exclude-resource-type", "test", "unit_test")
         selection = (*arguments, "--select", *models, *no_tests)
         return build(target, correlation_id, selection, **options)
 
-    monkeypatch.setattr(transform, "build", noted)
+    monkeypatch.setattr(dbt_build, "build", noted)
     assert run_scripted(warehouse, []).error is None
-    assert {run["state"] for run in monitoring.runs(warehouse, 5)} == {"completed"}
+    assert {run["state"] for run in views.runs(warehouse, 5)} == {"completed"}
     assert run_scripted(warehouse, []).error is None
     warehouse.execute("drop view events.connection_health")
     assert run_scripted(warehouse, []).error is None
-    monkeypatch.setattr(transform, "views_fingerprint", lambda: "ofanotherrelease")
+    monkeypatch.setattr(dbt_build, "views_fingerprint", lambda: "ofanotherrelease")
     assert run_scripted(warehouse, []).error is None
     assert run_scripted(warehouse, []).error is None
     assert built == [True, False, True, True, False]
@@ -740,7 +735,7 @@ def test_a_run_builds_the_views_when_they_lack_or_have_changed(
 def replaced(warehouse: Warehouse, _project: Project | None = None) -> None:
     """Somebody makes a view of his own in the place of one."""
     table = warehouse.table("connection_health")
-    columns = ", ".join(f"null as {name}" for name in monitoring.CONNECTION_COLUMNS)
+    columns = ", ".join(f"null as {name}" for name in views.CONNECTION_COLUMNS)
     warehouse.execute(f"create or replace view {table} as select * from (select {columns}) as one")
 
 
@@ -768,14 +763,14 @@ def test_views_that_somebody_has_changed_are_built_anew(
 ) -> None:
     log.run("me", HOUR, "completed")
     log.write(monitored)
-    monitoring.build_views(monitored)
-    assert monitoring.is_current(monitored)
+    views.build_views(monitored)
+    assert views.is_current(monitored)
     change(monitored, project)
-    assert not monitoring.is_current(monitored)
+    assert not views.is_current(monitored)
     code, lines = run_status(capsys)
     assert code == 0
     assert any("acme.me" in line for line in lines)
-    assert monitoring.is_current(monitored)
+    assert views.is_current(monitored)
     assert not (project.state_dir / "monitoring").exists()
 
 
@@ -784,19 +779,19 @@ def test_views_that_somebody_has_changed_are_built_anew(
 def test_views_of_a_plain_dbt_build_are_good_to_read_and_built_by_the_next_run(
     monitored: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert project.run_dbt("run", "--select", f"tag:{monitoring.TAG}").success
-    assert not monitoring.is_current(monitored)
-    monkeypatch.setattr(monitoring, "build_views", None)  # nothing calls it
-    monitoring.ensure_views(monitored)
+    assert project.run_dbt("run", "--select", f"tag:{MONITORING}").success
+    assert not views.is_current(monitored)
+    monkeypatch.setattr(views, "build_views", None)  # nothing calls it
+    views.ensure_views(monitored)
 
 
 @pytest.mark.slow
 def test_views_that_a_command_line_s_variables_have_shaped_are_not_the_project_s(
     monitored: Warehouse, project: Project
 ) -> None:
-    arguments = ["--select", f"tag:{monitoring.TAG}", "--vars", "{monitoring_days: 1}"]
-    assert transform.build(monitored.target, "job", arguments).error is None
-    assert not monitoring.is_current(monitored)
+    arguments = ["--select", f"tag:{MONITORING}", "--vars", "{monitoring_days: 1}"]
+    assert dbt_build.build(monitored.target, "job", arguments).error is None
+    assert not views.is_current(monitored)
 
 
 @pytest.mark.slow
@@ -820,8 +815,8 @@ def test_views_that_cannot_be_built_anew_are_one_clear_line(
     log.run("me", HOUR, "completed")
     log.write(monitored)
     replaced(monitored)
-    refused = transform.BuildResult(error=TransformFailed("dbt build: Access Denied"))
-    monkeypatch.setattr(transform, "build", lambda *_arguments: refused)
+    refused = dbt_build.BuildResult(error=TransformFailed("dbt build: Access Denied"))
+    monkeypatch.setattr(dbt_build, "build", lambda *_arguments: refused)
     for command in ("status", "dashboard"):
         code = main([command])
         out, err = capsys.readouterr()

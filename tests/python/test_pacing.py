@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders.pacing import TokenBucket
+from loaders.sources.pacing import TokenBucket
 
 
 class Clock:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders import payloads
 from loaders.errors import PayloadError
-from loaders.payloads import MAX_DEPTH, TOMBSTONE_HASH, admit
+from loaders.objects import payloads
+from loaders.objects.payloads import MAX_DEPTH, TOMBSTONE_HASH, admit
 
 CANARY = "canary-content-77ab"
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from loaders.idem_keys import idem_key
-from loaders.ingest import DeadLettered, Ingestion, IngestOptions
-from loaders.items import Item, Observed
-from loaders.warehouse import Warehouse
+from loaders.ingestion.ingest import DeadLettered, Ingestion, IngestOptions
+from loaders.objects.idem_keys import idem_key
+from loaders.objects.items import Item, Observed
+from loaders.warehouse.base import Warehouse
 
 from .conftest import (
     EMULATOR,

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from loaders import upsert
-from loaders.event_log import log_event, spool_dir
-from loaders.private_files import made_private
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import log_event, spool_dir
+from loaders.settings.private_files import made_private
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project
 from .test_cli import run_main

@@ -11,9 +11,9 @@ import httplib2
 import pytest
 import requests
 
-from loaders.proxies import by_proxy, use_proxies_for_others_alone
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.settings.proxies import by_proxy, use_proxies_for_others_alone
+from loaders.warehouse.base import Warehouse
 
 from .conftest import run_gmail, run_stripe
 

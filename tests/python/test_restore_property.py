@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
-from loaders.ingest import IngestOptions
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
+from loaders.ingestion.ingest import IngestOptions
 from tests.chaos.disasters import put_back, put_part_back
 
 from . import test_gmail_property as gmail

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from loaders import runs, transform
-from loaders.bigquery import BigQueryWarehouse
-from loaders.config import load_target
 from loaders.errors import ConfigError, Interrupted, LandfallError
-from loaders.idem_keys import idem_key
-from loaders.items import Deleted, Item, Observed, Unfetched
-from loaders.job import Job
+from loaders.jobs import names, runs
+from loaders.jobs.job import Job
+from loaders.objects.idem_keys import idem_key
+from loaders.objects.items import Deleted, Item, Observed, Unfetched
+from loaders.settings.target import load_target
+from loaders.transform import dbt_build, merge_counts
 from loaders.upsert import upsert_objects
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.bigquery import BigQueryWarehouse
 
 from .conftest import (
     EMULATOR_TARGET,
@@ -36,8 +37,8 @@ from .conftest import (
 
 pytestmark = pytest.mark.slow
 
-ZEROS = dict.fromkeys(transform.MERGE_ACTIONS, 0)
-NULLS = dict.fromkeys(transform.MERGE_ACTIONS)
+ZEROS = dict.fromkeys(merge_counts.MERGE_ACTIONS, 0)
+NULLS = dict.fromkeys(merge_counts.MERGE_ACTIONS)
 
 
 def widget(external_id: str, value: int = 0) -> Item:
@@ -46,7 +47,7 @@ def widget(external_id: str, value: int = 0) -> Item:
 
 
 def counts_of(payload: dict[str, Any]) -> dict[str, Any]:
-    return {name: payload[name] for name in (*transform.MERGE_ACTIONS, "rescued")}
+    return {name: payload[name] for name in (*merge_counts.MERGE_ACTIONS, "rescued")}
 
 
 def end_of(warehouse: Warehouse, correlation_id: str) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def test_what_an_open_run_of_another_connection_landed_is_left_to_it(
     assert project.run_dbt("run", "--select", "raw_objects").success
     assert set(stored(warehouse)) == {"a"}
 
-    assert transform.build(warehouse.target, other.correlation_id, connection=other.connection)
+    assert dbt_build.build(warehouse.target, other.correlation_id, connection=other.connection)
     assert other.counts() == {**ZEROS, "inserted": 2, "rescued": {}}
     assert {row["inserted_by"] for row in by_run(warehouse, "acct2")} == {other.correlation_id}
     assert count(warehouse, "events_staging.landed_objects") == 0
@@ -122,7 +123,7 @@ def test_of_a_key_only_the_states_of_ended_runs_are_taken(
     assert json.loads(stored(warehouse)["x"]["payload"])["run"] is None
     assert count(warehouse, "events_staging.landed_objects") == 1
 
-    transform.build(warehouse.target, other.correlation_id, connection=other.connection)
+    dbt_build.build(warehouse.target, other.correlation_id, connection=other.connection)
     assert json.loads(stored(warehouse)["x"]["payload"])["run"] == other.correlation_id
     assert other.counts() == {**ZEROS, "updated": 1, "rescued": {}}
 
@@ -137,7 +138,7 @@ def test_who_inserted_a_row_never_changes(warehouse: Warehouse, merge_only: None
     assert last.counts == {"undeleted": 1}
     # Others have touched its rows since: they are its own all the same.
     connection = ("acme", "acct1")
-    counts = transform.merge_counts(warehouse, first.correlation_id, connection)
+    counts = merge_counts.merge_counts(warehouse, first.correlation_id, connection)
     assert counts["inserted"] == 3
 
 
@@ -161,7 +162,7 @@ def interrupted_in_merge(warehouse: Warehouse) -> Job:
     job = started(warehouse, "acct1")
     land_only(warehouse, "acct1", job.correlation_id, "a", "b")
     job.step = "merge"
-    transform.build(warehouse.target, job.correlation_id, connection=job.connection)
+    dbt_build.build(warehouse.target, job.correlation_id, connection=job.connection)
     return job
 
 
@@ -210,7 +211,7 @@ def test_skipped_tests_did_not_fail(warehouse: Warehouse, project: Project) -> N
     warehouse.execute("alter table events_staging.landed_objects alter observed_at type integer")
     selection = ["--select", "raw_objects", "accepted_violations", "assert_erasures"]
     selection += ["--exclude-resource-type", "unit_test"]
-    result = transform.build(warehouse.target, "run", selection)
+    result = dbt_build.build(warehouse.target, "run", selection)
     assert result.error is not None
     assert (result.tests["failed"], result.tests["skipped"] > 0) == (0, True)
     assert not project.run_dbt("build", *selection).success
@@ -291,10 +292,10 @@ def test_the_statements_of_a_dead_run_are_ended_and_no_others(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = "gmail_ingest_Some.Body-20260101000000-0a0b"
-    with serving({"its_merge": runs.label(run), "another": "gmail_ingest_me"}) as (url, ended):
+    with serving({"its_merge": names.label(run), "another": "gmail_ingest_me"}) as (url, ended):
         monkeypatch.setenv("LANDFALL_EMULATOR_URL", url)
         warehouse = BigQueryWarehouse(load_target(EMULATOR_TARGET))
-        warehouse.end_statements("correlation_id", runs.label(run), at(0))
+        warehouse.end_statements("correlation_id", names.label(run), at(0))
     assert ended == ["its_merge"]
 
 
@@ -302,7 +303,7 @@ def test_statements_that_cannot_be_listed_leave_the_counts_unknown(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LANDFALL_EMULATOR_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("loaders.bigquery._MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("loaders.warehouse.bigquery._MAX_ATTEMPTS", 1)
     warehouse = BigQueryWarehouse(load_target(EMULATOR_TARGET))
     dead = runs.OpenRun("run", "acme", "acct1", at(0), {})
     assert runs.counts_or_nulls(lambda: runs.final_counts(warehouse, dead)) == {

@@ -13,7 +13,7 @@ from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 from googleapiclient.http import BatchHttpRequest
 
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
 
 Outcome: TypeAlias = dict[str, Any] | HttpError
 

@@ -11,8 +11,8 @@ import google.oauth2.credentials
 import pytest
 from googleapiclient.discovery import build
 
-from loaders.sandbox import Sandbox, SandboxError
-from loaders.sandbox.layout import USER_LABELS
+from landfall_sandbox import Sandbox, SandboxError
+from landfall_sandbox.layout import USER_LABELS
 from tests.python.test_sandbox import fetch_all, fetch_ids, get, raw_get, users
 
 RAW = b"From: Ann <ann@example.com>\r\nSubject: one\r\nSubject: two\r\n\r\nhello\xff\r\n"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders.payloads import admit
-from loaders.sandbox.changes import apply_changes
-from loaders.sandbox.mailbox import Mailbox
-from loaders.sandbox.raw_mail import MAX_DEPTH
+from landfall_sandbox.changes import apply_changes
+from landfall_sandbox.mailbox import Mailbox
+from landfall_sandbox.raw_mail import MAX_DEPTH
+from loaders.objects.payloads import admit
 
 NESTED = (
     b"From: inner@example.com\r\nSubject:no blank,\r\n\tfolded\r\nX-Odd:\xff\r\n"

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from loaders.sandbox.changes import apply_changes
-from loaders.sandbox.layout import LABEL_NAMES
-from loaders.sandbox.mailbox import Mailbox
-from loaders.sandbox.state import State
+from landfall_sandbox.changes import apply_changes
+from landfall_sandbox.layout import LABEL_NAMES
+from landfall_sandbox.mailbox import Mailbox
+from landfall_sandbox.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = """
 import hashlib
-from loaders.sandbox.mailbox import Mailbox
+from landfall_sandbox.mailbox import Mailbox
 mailbox = Mailbox(5, 250)
 digest = hashlib.sha256()
 for index in range(250):

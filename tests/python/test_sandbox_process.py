@@ -13,13 +13,13 @@ from typing import Any
 import httplib2
 import pytest
 
-from loaders.sandbox import Sandbox, SandboxError
-from loaders.sandbox.layout import SPAN_END_MS, SPAN_START_MS
+from landfall_sandbox import Sandbox, SandboxError
+from landfall_sandbox.layout import SPAN_END_MS, SPAN_START_MS
 
 ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
 import time
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
 sandbox = Sandbox(size=5).start()
 print(sandbox.pid, flush=True)
 time.sleep(600)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 import stripe
 
-from loaders.sandbox import Sandbox
-from loaders.sandbox.stripe.layout import Layout
+from landfall_sandbox import Sandbox
+from landfall_sandbox.stripe.layout import Layout
 
 KEY = "sk_test_sandbox1234"
 KINDS = {

@@ -18,14 +18,16 @@ from typing import Any
 import pytest
 import yaml
 
-from loaders import errors, transform
-from loaders.commands import build
-from loaders.config import PROJECT_DIR, load_target
+from landfall_sandbox import Sandbox
+from loaders import errors
+from loaders.cli import build
+from loaders.cli.log_lines import configure_logging
 from loaders.errors import MAX_MESSAGE, WarehouseError, redact, register_secret
-from loaders.event_log import log_event
-from loaders.log_lines import configure_logging
-from loaders.sandbox import Sandbox
-from loaders.warehouse import Warehouse
+from loaders.jobs.event_log import log_event
+from loaders.settings.places import PROJECT_DIR
+from loaders.settings.target import load_target
+from loaders.transform import invocation
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, event_types, events
 from .oauth_files import client_secrets_info, service_account_info, token_info, write_json
@@ -282,7 +284,7 @@ def test_a_variable_s_value_is_nowhere(
 
 
 def test_a_path_is_shown_and_a_value_is_not() -> None:
-    said = transform._without_values(
+    said = invocation._without_values(
         "[Errno 30] Read-only file system: '/srv/target/manifest.json' of 'dear diary'"
         ' IO Error: Cannot open file "/srv/it.duckdb": Read-only, "dear diary"'
     )

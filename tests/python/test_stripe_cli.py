@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from loaders.config import PROJECT_DIR
-from loaders.sandbox import Sandbox
+from landfall_sandbox import Sandbox
+from loaders.settings.places import PROJECT_DIR
 from loaders.sources.stripe import KINDS, OBJECT_TYPES
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, count, event_types, events
 from .test_cli import configure, one_line, run_main
@@ -171,7 +171,7 @@ def test_objects_are_no_option_of_a_mailbox(
 ) -> None:
     code, _, err = run_main(capsys, "gmail", "--objects", "charge")
     assert code == 2
-    assert "unrecognized arguments" in err
+    assert "gmail: --objects is not supported" in err
 
 
 def test_help_mentions_the_options_of_an_account(

@@ -25,10 +25,11 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from landfall_sandbox import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
-from loaders.items import FetchRequest, ObservationClock, Usage
-from loaders.pacing import TokenBucket
-from loaders.sandbox import Sandbox
+from loaders.objects.items import ObservationClock
+from loaders.sources.contract import FetchRequest, Usage
+from loaders.sources.pacing import TokenBucket
 from loaders.sources.stripe import client as client_module
 from loaders.sources.stripe import listing as listing_module
 from loaders.sources.stripe.client import (
@@ -38,13 +39,13 @@ from loaders.sources.stripe.client import (
     RequestRefused,
     StripeClient,
 )
-from loaders.sources.stripe.config import API_VERSION, StripeConfig
 from loaders.sources.stripe.events import read_windows
 from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import KINDS
 from loaders.sources.stripe.listing import Listing
+from loaders.sources.stripe.options import API_VERSION, StripeConfig
 from loaders.sources.stripe.reading import Reader, slices
-from loaders.stored import Stored
+from loaders.warehouse.contents import Stored
 
 from .conftest import STRIPE_KEY
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loaders.errors import TransientSourceError
-from loaders.json_elements import json_parts
+from loaders.objects.json_elements import json_parts
 from loaders.sources.stripe.client import PermissionDenied, RequestRefused, StripeClient
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, KINDS, Kind
 from loaders.sources.stripe.position import Slice

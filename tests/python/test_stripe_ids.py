@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from stripe._util import sanitize_id
 
+from landfall_sandbox import Sandbox
 from loaders.errors import SourceError, TransientSourceError
-from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions
-from loaders.sandbox import Sandbox
+from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, IngestOptions
 from loaders.sources.stripe.client import NotFound
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, KINDS
 from loaders.sources.stripe.reading import Reader
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 from .conftest import run_stripe
 from .test_stripe_client import Answer, Server, new_client, new_request

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loaders.sources.stripe.kinds import OBJECT_TYPES
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, duckdb_only, on_both_targets
 

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from loaders import crashpoints
+from landfall_sandbox import Sandbox, SandboxError
 from loaders.errors import SourceError
-from loaders.ingest import IngestOptions
-from loaders.sandbox import Sandbox, SandboxError
+from loaders.ingestion.ingest import IngestOptions
+from loaders.jobs import crashpoints
 from loaders.sources.stripe import KINDS, OBJECT_TYPES
 from loaders.sources.stripe import events as events_module
 from loaders.sources.stripe import sync as sync_module
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
 from .conftest import (
     STRIPE_KEY,

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from loaders import crashpoints
+from landfall_sandbox import Sandbox
 from loaders.errors import SourceError
-from loaders.ingest import DeadLettered, FetchIncomplete, IngestOptions, PartlyFetched
-from loaders.sandbox import Sandbox
+from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, IngestOptions, PartlyFetched
+from loaders.jobs import crashpoints
 from loaders.sources.stripe import events as stripe_events
 from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
 from loaders.sources.stripe.position import Position
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
 from .conftest import (
     STRIPE_KEY,
@@ -836,7 +836,7 @@ def test_a_bound_that_is_not_met_leaves_nothing(warehouse: Warehouse, account: S
 
 
 def test_a_dry_run_counts_and_writes_nothing(warehouse: Warehouse, account: Sandbox) -> None:
-    from loaders.ingest import Ingestion
+    from loaders.ingestion.ingest import Ingestion
 
     from .conftest import stripe_source
 

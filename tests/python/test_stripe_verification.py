@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from landfall_sandbox import Sandbox
 from loaders.errors import LandfallError, TransientSourceError
-from loaders.ingest import FetchIncomplete
-from loaders.sandbox import Sandbox
-from loaders.verifying import Report, Verification, VerificationFailed
-from loaders.warehouse import Warehouse
+from loaders.ingestion.ingest import FetchIncomplete
+from loaders.upkeep.verifying import Report, Verification, VerificationFailed
+from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, events, prepared, run_stripe, stripe_source
 from .test_verifying import differences

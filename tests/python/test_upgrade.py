@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from loaders.config import PROJECT_DIR, state_dir
-from loaders.dead_letters import open_letters
-from loaders.ingest import IngestOptions
-from loaders.sandbox import Sandbox
-from loaders.stored import Stored
-from loaders.warehouse import Warehouse
+from landfall_sandbox import Sandbox
+from loaders.ingestion.ingest import IngestOptions
+from loaders.settings.places import PROJECT_DIR, state_dir
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
+from loaders.warehouse.dead_letters import open_letters
 from tests.data.make_warehouse import CONFIG
 
 from .conftest import Project, event_types, run_gmail, run_stripe

@@ -12,19 +12,22 @@ from typing import Any
 
 import pytest
 
-from loaders import crashpoints, packages, transform
-from loaders.config import state_dir
 from loaders.errors import LandfallError, LandingError
-from loaders.event_log import log_event
-from loaders.idem_keys import IdemKeyFunction, idem_key
-from loaders.ingest import DeadLettered
-from loaders.items import Cursor, Item, Observed, Unfetched
-from loaders.job import Job, new_correlation_id
-from loaders.packages import Package, PackageLoader
-from loaders.status import dead_letters
-from loaders.stored import Stored
+from loaders.ingestion import packages
+from loaders.ingestion.ingest import DeadLettered
+from loaders.ingestion.packages import Package, PackageLoader
+from loaders.jobs import crashpoints
+from loaders.jobs.event_log import log_event
+from loaders.jobs.job import Job
+from loaders.jobs.names import new_correlation_id
+from loaders.monitoring.health import dead_letters
+from loaders.objects.idem_keys import IdemKeyFunction, idem_key
+from loaders.objects.items import Cursor, Item, Observed, Unfetched
+from loaders.settings.places import state_dir
+from loaders.transform import dbt_build, merge_counts
 from loaders.upsert import UpsertResult, upsert_objects
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
 from .conftest import (
     Project,
@@ -447,7 +450,7 @@ def test_a_callers_own_job_shares_its_correlation_id(warehouse: Warehouse) -> No
     assert {event["correlation_id"] for event in events(warehouse)} == {job.correlation_id}
     assert event_types(warehouse) == ["job.started", "ingestion.completed", "job.completed"]
     assert {row["changed_by"] for row in stored(warehouse).values()} == {job.correlation_id}
-    assert transform.merge_counts(warehouse, job.correlation_id)["inserted"] == 2
+    assert merge_counts.merge_counts(warehouse, job.correlation_id)["inserted"] == 2
 
 
 def test_a_job_of_somebody_s_own_with_its_events(warehouse: Warehouse, merge_only: None) -> None:
@@ -467,7 +470,7 @@ def test_a_job_of_somebody_s_own_with_its_events(warehouse: Warehouse, merge_onl
     assert event_types(warehouse, run) == ["job.started", "job.completed"]
     assert events(warehouse, run)[-1]["payload"]["inserted"] == 2
     assert {row["merged_by"] for row in stored(warehouse).values()} == {run}
-    assert transform.merge_counts(warehouse, run, ("acme", "acct1"))["inserted"] == 2
+    assert merge_counts.merge_counts(warehouse, run, ("acme", "acct1"))["inserted"] == 2
 
 
 @duckdb_only("DuckDB's own way to merge")
@@ -479,7 +482,7 @@ def test_a_merge_leaves_no_temporary_table(warehouse: Warehouse, fails: bool) ->
         warehouse.execute("update events_staging.landed_objects set payload = '{broken'")
     with warehouse.open():  # and so none of dbt's is closed by the end of the last one
         selection = ["--select", "raw_objects", "--exclude-resource-type", "test", "unit_test"]
-        result = transform.build(warehouse.target, "a-run", selection)
+        result = dbt_build.build(warehouse.target, "a-run", selection)
         assert (result.error is not None) is fails
         left = "select table_name from duckdb_tables() where temporary or table_name like '%tmp%'"
         assert warehouse.execute(left) == []
@@ -549,11 +552,11 @@ def refuse_where(warehouse: Warehouse, condition: str) -> None:
 def test_a_merge_that_fails_leaves_the_objects_for_the_next_one(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any, **__: Any) -> transform.BuildResult:
-        return transform.BuildResult(error=LandfallError("dbt build: the MERGE failed"))
+    def fail(*_: Any, **__: Any) -> dbt_build.BuildResult:
+        return dbt_build.BuildResult(error=LandfallError("dbt build: the MERGE failed"))
 
     with monkeypatch.context() as patched:
-        patched.setattr(transform, "build", fail)
+        patched.setattr(dbt_build, "build", fail)
         with pytest.raises(LandfallError, match="the MERGE failed"):
             upsert(warehouse, widgets(2))
     assert event_types(warehouse) == ["job.started", "ingestion.completed", "job.failed"]

@@ -13,33 +13,20 @@ from typing import Any
 
 import pytest
 
-from loaders.config import PROJECT_DIR
+from landfall_sandbox import Sandbox
 from loaders.errors import LandfallError, SourceError
-from loaders.ingest import IngestOptions
-from loaders.inventory import ERRORS, Inventory
-from loaders.sandbox import Sandbox
+from loaders.ingestion.ingest import IngestOptions
+from loaders.settings.places import PROJECT_DIR
+from loaders.sources.contract import NotVerifiable, VerifiableSource
 from loaders.sources.gmail.position import Position
 from loaders.sources.gmail.verification import MailboxVerification
+from loaders.sources.inventory import ERRORS, Inventory
 from loaders.sources.stripe.verification import AccountVerification
-from loaders.stored import Stored
-from loaders.verifying import (
-    NotVerifiable,
-    Report,
-    VerifiableSource,
-    Verification,
-    VerificationFailed,
-)
-from loaders.warehouse import Warehouse
+from loaders.upkeep.verifying import Report, Verification, VerificationFailed
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 
-from .conftest import (
-    Project,
-    events,
-    gmail_source,
-    prepared,
-    run_gmail,
-    run_stripe,
-    stripe_source,
-)
+from .conftest import Project, events, gmail_source, prepared, run_gmail, run_stripe, stripe_source
 from .test_cli import run_main
 from .test_dead_letters import put_letter
 

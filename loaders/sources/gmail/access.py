@@ -6,20 +6,20 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from loaders.access import Access, AccessOptions, running_sandbox, say_which
-from loaders.config import Connection
-from loaders.sources.gmail.checks import check_gmail
-from loaders.sources.gmail.config import SANDBOX_UNITS_PER_MINUTE, GmailConfig
+from loaders.settings.connection import Connection
+from loaders.sources.access import Access, AccessOptions, running_sandbox, say_which
+from loaders.sources.gmail.connection_check import check_gmail
 from loaders.sources.gmail.credentials import FoundCredentials, find_credentials
+from loaders.sources.gmail.options import SANDBOX_UNITS_PER_MINUTE, GmailConfig
 from loaders.sources.gmail.source import GmailSource
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 _NOT_CONFIGURED = """mail, because no mailbox is configured
   to connect a real one: python loaders/run.py auth gmail --connection NAME (see README)"""
 
 
 @contextlib.contextmanager
-def gmail_access(
+def open_access(
     connection: Connection, warehouse: Warehouse, options: AccessOptions
 ) -> Iterator[Access]:
     """What opens and checks a mailbox."""
@@ -54,5 +54,7 @@ def _access(
 ) -> Access:
     return Access(
         lambda: GmailSource(connection.name, find().credentials, configure()),
-        lambda: check_gmail(connection, warehouse, find, configure()),
+        lambda report, has_tables: check_gmail(
+            report, connection, warehouse, has_tables, find, configure()
+        ),
     )

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, cast
 from google_auth_oauthlib.flow import InstalledAppFlow, WSGITimeoutError
 from oauthlib.oauth2.rfc6749 import errors as oauth_errors
 
-from loaders.config import SANDBOX, Connection, shown
-from loaders.connections import load_connection
 from loaders.errors import (
     ConfigError,
     Interrupted,
@@ -28,14 +26,18 @@ from loaders.errors import (
     UsageError,
     register_secret,
 )
-from loaders.idem_keys import idem_key
-from loaders.items import FetchRequest, ObservationClock, Usage
+from loaders.objects.idem_keys import idem_key
+from loaders.objects.items import ObservationClock
+from loaders.settings.connection import SANDBOX, Connection
+from loaders.settings.places import shown
+from loaders.sources.connections import load_connection
+from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.gmail.client import GmailClient
-from loaders.sources.gmail.config import SCOPES, GmailConfig
 from loaders.sources.gmail.credentials import local_path, token_file, write_private
+from loaders.sources.gmail.options import SCOPES, GmailConfig
 
 if TYPE_CHECKING:
-    from loaders.stored import Stored
+    from loaders.warehouse.contents import Stored
 
 BROWSER_SECONDS = 600
 PASTE_PORT = 8765

@@ -12,24 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loaders.errors import (
-    AskedToPause,
-    Cancelled,
-    ForeignAnswer,
-    SourceError,
-    TransientSourceError,
-)
-from loaders.items import FetchRequest
-from loaders.json_elements import json_elements
-from loaders.pacing import TokenBucket
-from loaders.proxies import by_proxy
-from loaders.sources.gmail.config import AUTHORISE, SCOPES, GmailConfig
-from loaders.sources.gmail.transport import (
-    BadAnswer,
-    NotJson,
-    NoToken,
-    new_transport,
-)
+from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
+from loaders.objects.json_elements import json_elements
+from loaders.settings.proxies import by_proxy
+from loaders.sources.contract import FetchRequest
+from loaders.sources.gmail.options import AUTHORISE, SCOPES, GmailConfig
+from loaders.sources.gmail.transport import BadAnswer, NotJson, NoToken, new_transport
+from loaders.sources.pacing import TokenBucket
 
 _API = "https://gmail.googleapis.com"
 PAGE_SIZE = 500

@@ -19,9 +19,10 @@ import google.auth.exceptions
 import google.oauth2.credentials
 import google.oauth2.service_account
 
-from loaders.config import PROJECT_DIR, Connection, shown, token_path
 from loaders.errors import ConfigError, register_secret
-from loaders.sources.gmail.config import AUTHORISE, SCOPES
+from loaders.settings.connection import Connection
+from loaders.settings.places import PROJECT_DIR, shown, token_path
+from loaders.sources.gmail.options import AUTHORISE, SCOPES
 
 logger = logging.getLogger(__name__)
 

@@ -15,14 +15,9 @@ from typing import Any
 
 import orjson
 
-from loaders.errors import (
-    AskedToPause,
-    Cancelled,
-    ForeignAnswer,
-    SourceError,
-    TransientSourceError,
-)
-from loaders.items import FetchRequest, Gone, Item, Listed, Observed, Unfetched
+from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
+from loaders.objects.items import Gone, Item, Listed, Observed, Unfetched
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.history import HIDDEN_LABELS
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from loaders.errors import SourceError
-from loaders.items import FetchRequest
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.fetching import MESSAGE
 from loaders.sources.gmail.position import Position

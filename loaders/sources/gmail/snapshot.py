@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from loaders.items import FetchRequest
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.client import GmailClient, LabelNotListed
 from loaders.sources.gmail.fetching import MESSAGE, Batch
-from loaders.spilled_tables import Schemas, SpilledTables
+from loaders.warehouse.id_tables import Schemas, SpilledTables
 
 _SCHEMAS: Schemas = {
     "listed": [("place", pa.int64()), ("id", pa.string()), ("thread_id", pa.string())],

@@ -10,16 +10,17 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from loaders.dead_letters import DeadLetter
-from loaders.idem_keys import gmail_idem_key, idem_key
-from loaders.inventory import Inventory
-from loaders.items import FetchRequest, Gone, Item, Listed, Observed
+from loaders.objects.idem_keys import gmail_idem_key, idem_key
+from loaders.objects.items import Gone, Item, Listed, Observed
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.client import GmailClient
-from loaders.sources.gmail.config import GmailConfig
 from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Batch, Fetcher, internal_date
+from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.gmail.snapshot import Snapshot
 from loaders.sources.gmail.sync import MailboxSync
 from loaders.sources.gmail.verification import MailboxVerification
+from loaders.sources.inventory import Inventory
+from loaders.warehouse.dead_letters import DeadLetter
 
 
 class GmailSource:

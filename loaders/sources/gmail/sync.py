@@ -18,7 +18,8 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
-from loaders.items import Cursor, Deleted, FetchRequest, Gone, Item, Listed, Observed
+from loaders.objects.items import Cursor, Deleted, Gone, Item, Listed, Observed
+from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE, Batch, Fetcher
 from loaders.sources.gmail.history import ADDED, RELABELLED, REMOVED, Change, Changes, read_changes

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from loaders.pacing import asked_pause
+from loaders.sources.pacing import asked_pause
 
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 _OAUTH_ERROR = re.compile(r"[a-z]+(?:_[a-z]+)+", re.ASCII)

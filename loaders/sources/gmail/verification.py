@@ -10,16 +10,22 @@ import itertools
 from collections.abc import Iterator
 
 from loaders.errors import PayloadError, TransientSourceError
-from loaders.inventory import ANY, CHANGED_SINCE, DEAD_LETTER, EXTRA, NOT_READ_YET, Inventory
-from loaders.items import FetchRequest
-from loaders.payloads import admit
+from loaders.objects.payloads import admit
+from loaders.sources.contract import FetchRequest, NotVerifiable
 from loaders.sources.gmail.client import GmailClient, LabelNotListed, NotFound
 from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE
 from loaders.sources.gmail.history import HIDDEN_LABELS, Changes, read_changes
 from loaders.sources.gmail.identity import check_mailbox
 from loaders.sources.gmail.position import Position
 from loaders.sources.gmail.sync import MAX_LISTINGS, MESSAGES
-from loaders.verifying import NotVerifiable
+from loaders.sources.inventory import (
+    ANY,
+    CHANGED_SINCE,
+    DEAD_LETTER,
+    EXTRA,
+    NOT_READ_YET,
+    Inventory,
+)
 
 
 class MailboxVerification:

@@ -6,23 +6,19 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from loaders.access import Access, AccessOptions, running_sandbox, say_which
-from loaders.config import Connection
-from loaders.sources.stripe.checks import check_stripe
-from loaders.sources.stripe.config import (
-    SANDBOX_KEY,
-    SANDBOX_REQUESTS_PER_SECOND,
-    StripeConfig,
-)
+from loaders.settings.connection import Connection
+from loaders.sources.access import Access, AccessOptions, running_sandbox, say_which
+from loaders.sources.stripe.connection_check import check_stripe
+from loaders.sources.stripe.options import SANDBOX_KEY, SANDBOX_REQUESTS_PER_SECOND, StripeConfig
 from loaders.sources.stripe.source import StripeSource
-from loaders.warehouse import Warehouse
+from loaders.warehouse.base import Warehouse
 
 _NOT_CONFIGURED = """payments, because no account is configured
   to connect a real one: put its api_key into .dlt/secrets.toml (see README)"""
 
 
 @contextlib.contextmanager
-def stripe_access(
+def open_access(
     connection: Connection, warehouse: Warehouse, options: AccessOptions
 ) -> Iterator[Access]:
     """What opens and checks an account."""
@@ -46,5 +42,7 @@ def stripe_access(
 
         yield Access(
             lambda: StripeSource(connection.name, configure()),
-            lambda: check_stripe(connection, warehouse, configure),
+            lambda report, has_tables: check_stripe(
+                report, connection, warehouse, has_tables, configure
+            ),
         )

@@ -20,11 +20,11 @@ import orjson
 import requests
 
 from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError, redact
-from loaders.items import FetchRequest
-from loaders.json_elements import dedented, indented_elements, json_elements
-from loaders.pacing import TokenBucket, asked_pause
-from loaders.proxies import by_proxy
-from loaders.sources.stripe.config import StripeConfig
+from loaders.objects.json_elements import dedented, indented_elements, json_elements
+from loaders.settings.proxies import by_proxy
+from loaders.sources.contract import FetchRequest
+from loaders.sources.pacing import TokenBucket, asked_pause
+from loaders.sources.stripe.options import StripeConfig
 
 PAGE_SIZE = 100
 """Objects in a page, at most (Stripe API reference, Pagination)."""

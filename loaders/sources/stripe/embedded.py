@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from loaders.json_elements import json_parts
+from loaders.objects.json_elements import json_parts
 from loaders.sources.stripe.client import RequestRefused
 
 _GOES_ON = re.compile(rb'"has_more"\s*:\s*true')

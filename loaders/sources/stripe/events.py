@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from loaders.errors import TransientSourceError
-from loaders.items import FetchRequest
+from loaders.sources.contract import FetchRequest
 from loaders.sources.stripe.client import StripeClient, not_advancing
 from loaders.sources.stripe.kinds import KINDS
 

@@ -7,7 +7,8 @@ import concurrent.futures
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from loaders.errors import ForeignAnswer, SourceError
-from loaders.items import Deleted, FetchRequest, Gone, Item, Listed, Unfetched
+from loaders.objects.items import Deleted, Gone, Item, Listed, Unfetched
+from loaders.sources.contract import FetchRequest
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.kinds import INVOICE_LINE, Kind
 from loaders.sources.stripe.reading import Read, Reader

@@ -13,12 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from loaders.errors import SourceError
-from loaders.sources.stripe.client import (
-    PAGE_SIZE,
-    PermissionDenied,
-    RequestRefused,
-    not_advancing,
-)
+from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, RequestRefused, not_advancing
 from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import Kind
 from loaders.sources.stripe.position import Slice

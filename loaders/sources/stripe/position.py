@@ -11,7 +11,7 @@ from loaders.errors import SourceError
 from loaders.sources.stripe.kinds import KINDS
 
 if TYPE_CHECKING:
-    from loaders.stored import Stored
+    from loaders.warehouse.contents import Stored
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loaders.errors import SourceError, TransientSourceError
-from loaders.items import FetchRequest, Observed
-from loaders.json_elements import dedented, json_elements, json_member
+from loaders.objects.items import Observed
+from loaders.objects.json_elements import dedented, json_elements, json_member
+from loaders.sources.contract import FetchRequest
 from loaders.sources.stripe.client import (
     PAGE_SIZE,
     NotFound,

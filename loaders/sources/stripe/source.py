@@ -10,19 +10,20 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from loaders.dead_letters import DeadLetter
-from loaders.idem_keys import idem_key, stripe_idem_key
-from loaders.inventory import Inventory
-from loaders.items import Cursor, FetchRequest, Item, Listed, Observed
+from loaders.objects.idem_keys import idem_key, stripe_idem_key
+from loaders.objects.items import Cursor, Item, Listed, Observed
+from loaders.sources.contract import FetchRequest
+from loaders.sources.inventory import Inventory
 from loaders.sources.stripe.client import PermissionDenied, StripeClient
-from loaders.sources.stripe.config import StripeConfig
 from loaders.sources.stripe.fetching import Fetcher
 from loaders.sources.stripe.kinds import INVOICE_LINE, KINDS, kinds_of
 from loaders.sources.stripe.listing import Listing
+from loaders.sources.stripe.options import StripeConfig
 from loaders.sources.stripe.position import Slice, check_account, read_positions
 from loaders.sources.stripe.reading import OF_ONE_OBJECT, created, slices
 from loaders.sources.stripe.sync import AccountSync
 from loaders.sources.stripe.verification import AccountVerification
+from loaders.warehouse.dead_letters import DeadLetter
 
 _DATES = "created_between"
 """Stream of runs between two dates: what is left of the last one's listing."""

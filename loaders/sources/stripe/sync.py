@@ -19,7 +19,8 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from loaders.errors import SourceError
-from loaders.items import Cursor, Deleted, FetchRequest, Item, Land, Listed
+from loaders.objects.items import Cursor, Deleted, Item, Land, Listed
+from loaders.sources.contract import FetchRequest
 from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, StripeClient
 from loaders.sources.stripe.events import (
     KEPT_DAYS,

@@ -7,9 +7,10 @@ import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from loaders.errors import PayloadError
-from loaders.inventory import CHANGED_SINCE, DEAD_LETTER, EXTRA, NOT_READ_YET, Inventory
-from loaders.items import FetchRequest, Observed
-from loaders.payloads import admit
+from loaders.objects.items import Observed
+from loaders.objects.payloads import admit
+from loaders.sources.contract import FetchRequest, NotVerifiable
+from loaders.sources.inventory import CHANGED_SINCE, DEAD_LETTER, EXTRA, NOT_READ_YET, Inventory
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.events import KEPT_DAYS, read_windows
 from loaders.sources.stripe.fetching import Bounds
@@ -17,7 +18,6 @@ from loaders.sources.stripe.kinds import INVOICE_LINE, Kind, kinds_of
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.position import Position
 from loaders.sources.stripe.reading import Read, Reader, created_seconds, slices
-from loaders.verifying import NotVerifiable
 
 _NAMED = 20
 """Objects that could not be read, by their ids, in a note."""

@@ -55,7 +55,7 @@ typed as (
         {{ json_float('started', '$.timeout_seconds') }} as timeout_seconds,
         -- Verifications and erasures have a connection too, and bring nothing of it.
         -- What follows the source system tells: a connection may have any name. A
-        -- job's name has it with as many characters (job_name_for, loaders/job.py).
+        -- job's name has it with as many characters (job_name_for, loaders/jobs/job.py).
         connection_name is not null
         and substr(
             {{ json_text('started', '$.job_name') }}, length(source_system) + 1, 8
@@ -63,7 +63,7 @@ typed as (
             as is_ingestion,
         coalesce({{ json_text('started', '$.parameters.retry') }}, 'false') = 'true'
             as reads_dead_letters,
-        -- As loaders/alerts/of_jobs.py. The first of a list: json_value gives no list.
+        -- As loaders/monitoring/alerts/job_end.py. The first of a list: json_value gives no list.
         coalesce(
             {{ json_text('started', '$.parameters.since') }},
             {{ json_text('started', '$.parameters.until') }},
@@ -103,7 +103,7 @@ typed as (
     where started_at is not null
 ),
 
--- As loaders/runs.py: no end, and ten minutes more than the timeout have passed.
+-- As loaders/jobs/runs.py: no end, and ten minutes more than the timeout have passed.
 stated as (
     select
         *,

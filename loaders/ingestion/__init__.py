@@ -1,0 +1,4 @@
+"""One run's work: extract, land, merge, check.
+
+May import jobs and what is below; not monitoring.
+"""

@@ -1,0 +1,420 @@
+"""One ingestion: extract, land, merge, check, and say what became of every object."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loaders.errors import (
+    AskedToPause,
+    LandfallError,
+    LandingError,
+    SourceError,
+    TransformFailed,
+    describe,
+)
+from loaders.ingestion import batch_size
+from loaders.ingestion.batch_size import FIRST, BatchSize
+from loaders.ingestion.deletions import Brake, DeletionsHeldBack
+from loaders.ingestion.landing import Landing
+from loaders.ingestion.progress import NullProgress, Progress
+from loaders.ingestion.replay import replay
+from loaders.jobs import crashpoints
+from loaders.jobs.job import Job
+from loaders.jobs.names import job_name_for
+from loaders.jobs.runs import FOREVER, close_orphans
+from loaders.objects.items import (
+    Cursor,
+    Deleted,
+    Gone,
+    Item,
+    Land,
+    Listed,
+    ObservationClock,
+    Observed,
+    Unfetched,
+)
+from loaders.sources.contract import FetchRequest, Source, Usage
+from loaders.transform import dbt_build, views
+from loaders.warehouse import dead_letters
+from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
+
+logger = logging.getLogger(__name__)
+
+HARD_TIMEOUT_MARGIN = 900.0
+"""Seconds that landing, merge and checks may take after --max-duration is over."""
+
+
+class DeadLettered(LandfallError):
+    """Objects of this run lie among the dead letters; everything else is stored."""
+
+
+class FetchIncomplete(LandfallError):
+    """The source failed on objects that the next run tries again; everything else is stored."""
+
+    retryable = True
+
+
+class PartlyFetched(LandfallError):
+    """The source could not read some object types; everything else is stored."""
+
+    def __init__(self, failures: Mapping[str, SourceError]) -> None:
+        reasons = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        super().__init__(f"{len(failures)} object type(s) not read, all else is stored: {reasons}")
+        self.retryable = all(error.retryable for error in failures.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestOptions:
+    """What bounds and shapes one run."""
+
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    full_resync: bool = False
+    retry: bool = False
+    """Read the dead letters again, and nothing else."""
+    accept_deletions: bool = False
+    """Bury whatever vanished, however many there are."""
+    objects: tuple[str, ...] | None = None
+    """Object types asked for, where not all are; recorded here, the source has them already."""
+    batch_size: int | None = None
+    max_duration: float = 3000.0
+    max_objects: int | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """As job.started records them."""
+        return {
+            name: value.isoformat() if isinstance(value, dt.datetime) else value
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None
+        }
+
+    def date_filter(self) -> dict[str, str] | None:
+        """As ingestion.completed records it."""
+        bounds = {"since": self.since, "until": self.until}
+        return {name: bound.isoformat() for name, bound in bounds.items() if bound} or None
+
+
+@dataclasses.dataclass
+class Tally:
+    """What became of what the source listed."""
+
+    listed: int = 0
+    already_held: int = 0
+    already_dead: int = 0
+    gone: int = 0
+
+
+@dataclasses.dataclass
+class RunSummary:
+    """What a run reports at its end."""
+
+    correlation_id: str
+    telemetry: dict[str, Any]
+    counts: Mapping[str, Any]
+    tests: dict[str, int]
+    warnings: tuple[str, ...]
+    duration_seconds: float
+    has_more: bool
+
+
+class Ingestion:
+    """One run of one connection: its job, and the work in it."""
+
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        open_source: Callable[[], Source],
+        *,
+        source_system: str,
+        connection_name: str,
+        options: IngestOptions,
+        progress: Progress | None = None,
+    ) -> None:
+        self.job = Job(
+            warehouse,
+            job_name=job_name_for(source_system, connection_name),
+            source_system=source_system,
+            connection_name=connection_name,
+            parameters=options.parameters(),
+            timeout_seconds=options.max_duration + HARD_TIMEOUT_MARGIN,
+        )
+        self.summary: RunSummary | None = None
+        self._batch_size = BatchSize(FIRST, "first packages of this connection")
+        self._settled: list[str] = []
+        self._failures: dict[str, SourceError] = {}
+        self._vanished: dict[str, tuple[int, int]] = {}
+        self._warehouse = warehouse
+        self._open_source = open_source
+        self._options = options
+        self._progress = progress or NullProgress()
+
+    def run(self) -> None:
+        """Start, extract and land, merge, check, end. Raises what made it fail, after
+        job.failed is written; `summary` is set whenever the merge was reached."""
+        self.job.start()
+        try:
+            telemetry = self._ingest()
+            self._merge_and_check(telemetry)
+        except BaseException as error:
+            self.job.fail(error)
+            raise
+
+    def dry_run(self) -> dict[str, Any]:
+        """Extract and count; write nothing at all, not even an event."""
+        return self._extract(dry_run=True)
+
+    def _ingest(self) -> dict[str, Any]:
+        began = time.monotonic()
+        try:
+            telemetry = self._extract(dry_run=False)
+        except BaseException as error:
+            duration = round(time.monotonic() - began, 3)
+            self.job.log(
+                "ingestion.failed",
+                {
+                    "duration_seconds": duration,
+                    "step": self.job.step,
+                    "batch": self._batch_size.telemetry(),
+                },
+                describe(error),
+            )
+            raise
+        self.job.log("ingestion.completed", telemetry)
+        crashpoints.reached("ingestion.after_event")
+        return telemetry
+
+    def _extract(self, *, dry_run: bool) -> dict[str, Any]:
+        began = time.monotonic()
+        usage = Usage()
+        self.job.step = "extract"
+        # First, as a source that does not open leaves what was learned as it is.
+        self._batch_size = self._choose_batch_size(dry_run)
+        source = self._open_source()
+        landing = self._new_landing(source, dry_run)
+        tally = Tally()
+        try:
+            landing.load_pending()
+            request = self._where_it_stands(usage, began, landing, dry_run)
+            brake = Brake(request)
+            items = itertools.chain(replay(request, source, landing), source.fetch(request))
+            try:
+                for item in brake.guard(items):
+                    crashpoints.reached("extract.first_object")
+                    self._take(item, landing, tally)
+            except AskedToPause:
+                landing.flush()
+                raise
+            landing.flush()
+            self._vanished = brake.vanished
+            # A letter may be settled by a tombstone that is held back.
+            self._settled = [] if brake.vanished else request.settled
+            self._failures = request.failures
+        except LandingError:
+            self.job.step = "land"
+            raise
+        finally:
+            source.close()
+            landing.close()
+            self._progress.stop()
+        counts = landing.counts
+        return {
+            "records_extracted": tally.listed,
+            "records_landed": counts.landed,
+            "already_held": tally.already_held,
+            "gone": tally.gone,
+            "erased": counts.erased,
+            "dead_lettered": counts.dead_lettered + tally.already_dead,
+            "new_dead_letters": counts.dead_lettered,
+            "bytes": counts.bytes,
+            "api_calls": usage.api_calls,
+            "api_units": usage.api_units,
+            "retries": usage.retries,
+            "throttled_seconds": round(usage.throttled_seconds, 3),
+            "chunks": counts.chunks,
+            "batch": {**self._batch_size.telemetry(), "largest": counts.largest_chunk},
+            "load_seconds": round(counts.load_seconds, 3),
+            "mode": request.mode,
+            "has_more": request.has_more,
+            "deferred": request.deferred,
+            "unfetched": request.unfetched,
+            "date_filter": self._options.date_filter(),
+            "objects": counts.objects,
+            "duration_seconds": round(time.monotonic() - began, 3),
+            **request.details,
+        }
+
+    def _where_it_stands(
+        self, usage: Usage, began: float, landing: Landing, dry_run: bool
+    ) -> FetchRequest:
+        """What the source is asked for, by what the warehouse holds; opened once for all of it."""
+        creates_nothing = dry_run and not self._warehouse.is_bootstrapped()
+        with contextlib.nullcontext() if creates_nothing else self._warehouse.open():
+            request = self._request(usage, began, dry_run)
+            self._go_on(request, landing)
+            if not dry_run or self._has_erasures():
+                landing.erased = request.erased = request.stored.erased()
+        return request
+
+    def _go_on(self, request: FetchRequest, landing: Landing) -> None:
+        """Go on from the position that the warehouse holds, or say why not."""
+        position = request.stored.position
+        if position.doubt:
+            logger.warning(
+                "%s: %s, as when a part of the warehouse was put back: the source is read from"
+                " its beginning, what is stored stays",
+                self.job.source_system,
+                position.doubt,
+            )
+        if not request.dry_run:
+            landing.go_on_from(position, request.clock, self.job.began_at)
+
+    def _take(self, item: Item, landing: Landing, tally: Tally) -> None:
+        match item:
+            case Listed(count, already_held, already_dead):
+                tally.listed += count
+                tally.already_held += already_held
+                tally.already_dead += already_dead
+                self._progress.expect(count - already_held - already_dead)
+                return
+            case Observed():
+                landing.observe(item)
+            case Deleted():
+                landing.delete(item)
+            case Gone():
+                tally.gone += 1
+            case Unfetched(object_type, external_id, reason, attempts):
+                landing.set_aside(object_type, external_id, reason, attempts=attempts)
+            case Cursor():
+                landing.advance(item)
+                return
+            case Land():
+                landing.flush()
+                return
+        self._progress.advance()
+
+    def _merge_and_check(self, telemetry: dict[str, Any]) -> None:
+        self.job.step = "merge"
+        crashpoints.reached("merge.before")
+        with self._warehouse.open():
+            self._progress.note("merging and checking (dbt build)")
+            others = dbt_build.other_sources(self._warehouse, self.job.source_system)
+            if views.is_current(self._warehouse):
+                others.append(f"tag:{dbt_build.MONITORING}")
+            result = dbt_build.build(
+                self._warehouse.target,
+                self.job.correlation_id,
+                ["--exclude", *others],
+                connection=self.job.connection,
+            )
+            crashpoints.reached("merge.after")
+            if "warn_older_runs" in result.warnings:
+                # Perhaps of one that no run has closed in the days in which each looks for it.
+                close_orphans(self._warehouse, dt.datetime.now(dt.UTC), FOREVER)
+            if not isinstance(result.error, TransformFailed):
+                self.job.step = "check"
+            counts = self.job.counts()
+            self.summary = RunSummary(
+                self.job.correlation_id,
+                telemetry,
+                counts,
+                result.tests,
+                result.warnings,
+                self.job.duration_seconds,
+                telemetry["has_more"],
+            )
+            if result.error:
+                raise result.error
+            dead_letters.forget(self._warehouse, self._settled)
+            if self._vanished:
+                raise DeletionsHeldBack(self._command(), self._vanished)
+            if self._failures:
+                raise PartlyFetched(self._failures)
+            if telemetry["new_dead_letters"]:
+                raise DeadLettered(
+                    f"{self.job.source_system}: {telemetry['new_dead_letters']} object(s) could not"
+                    " be stored and lie among the dead letters, all others are stored;"
+                    " see run.py dead-letters"
+                )
+            if telemetry["unfetched"]:
+                # Between two dates no cursor is kept, and so not what has failed before.
+                then = "" if telemetry["date_filter"] else " and sets aside what fails once more"
+                raise FetchIncomplete(
+                    f"{self.job.source_system}: {telemetry['unfetched']} object(s) could not be"
+                    f" fetched, all others are stored; the next run tries them again{then}"
+                )
+            self.job.step = "end"
+            self.job.complete(
+                {
+                    **counts,
+                    "tests": result.tests,
+                    "merge": result.merge,
+                    "merge_seconds": result.merge_seconds,
+                    "build_seconds": result.seconds,
+                }
+            )
+            self.summary.duration_seconds = self.job.duration_seconds
+
+    def _command(self) -> str:
+        """What a person types for this run."""
+        retry = "retry " if self._options.retry else ""
+        named = f"{self.job.source_system} --connection {self.job.connection_name}"
+        return f"run.py {retry}{named}"
+
+    def _has_erasures(self) -> bool:
+        """Whether anything can have been erased; looking creates nothing."""
+        warehouse = self._warehouse
+        return warehouse.is_bootstrapped() and "erasures" in warehouse.columns()
+
+    def _choose_batch_size(self, dry_run: bool) -> BatchSize:
+        if self._options.batch_size is not None:
+            return batch_size.fixed(self._options.batch_size)
+        if dry_run:
+            return self._batch_size
+        connection_name = self.job.connection_name or ""
+        return batch_size.choose(self._warehouse, self.job.source_system, connection_name)
+
+    def _new_landing(self, source: Source, dry_run: bool) -> Landing:
+        return Landing(
+            self._warehouse,
+            source_system=source.source_system,
+            connection_name=self.job.connection_name or "",
+            correlation_id=self.job.correlation_id,
+            idem_key_of=source.idem_key,
+            created_at_of=source.created_at,
+            volatile_keys=source.volatile_keys,
+            batch_size=self._batch_size,
+            dry_run=dry_run,
+            check_lease=self.job.check_lease,
+        )
+
+    def _request(self, usage: Usage, began: float, dry_run: bool) -> FetchRequest:
+        stored = Stored(
+            self._warehouse,
+            self.job.source_system,
+            self.job.connection_name or "",
+            is_empty=dry_run and not self._warehouse.is_bootstrapped(),
+        )
+        options = self._options
+        return FetchRequest(
+            clock=ObservationClock(stored.newest_observation()),
+            usage=usage,
+            stored=stored,
+            say=self._progress.note,
+            cancelled=self.job.cancelled,
+            seconds_left=lambda: options.max_duration - (time.monotonic() - began),
+            max_objects=options.max_objects,
+            since=options.since,
+            until=options.until,
+            full_resync=options.full_resync,
+            retry=options.retry,
+            accept_deletions=options.accept_deletions,
+            dry_run=dry_run,
+        )

@@ -1,0 +1,4 @@
+"""How the connections are: health, dashboard, alerts.
+
+May import jobs and what is below; not ingestion.
+"""

@@ -1,0 +1,4 @@
+"""Settings: the target, connections and their options, times, and files that others must not read.
+
+May import errors.
+"""

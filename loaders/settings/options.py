@@ -1,0 +1,92 @@
+"""Options of a connection, read by the types that its configuration class declares."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loaders.errors import ConfigError
+from loaders.settings.connection import Connection
+
+
+def read_options(kind: Any, connection: Connection, *, without: str = "") -> dict[str, Any]:
+    """The options that are set, of the fields of the dataclass `kind` but `without`.
+
+    Raises ConfigError, naming the option and what is expected of it.
+    """
+    options: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        value = None if field.name == without else connection.get(field.name)
+        if value is not None:
+            read = _READERS.get(str(field.type), str)
+            try:
+                options[field.name] = read(value)
+            except (TypeError, ValueError) as error:
+                where = section(connection)
+                raise ConfigError(f"{where}.{field.name}: expected {error}") from error
+    return options
+
+
+def section(connection: Connection) -> str:
+    """The section of a connection in dlt's configuration."""
+    return f"sources.{connection.source_system}.{connection.name}"
+
+
+def check_percent(value: float, where: str) -> None:
+    """Raise ConfigError for what is no percentage."""
+    if not 0 <= value <= 100:
+        raise ConfigError(f"{where}: expected a number from 0 to 100")
+
+
+def _number(kind: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        try:
+            number = kind(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(name) from error
+        if not math.isfinite(number):
+            raise ValueError(name)
+        return number
+
+    return read
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"true": True, "false": False}
+    if str(value).lower() not in known:
+        raise ValueError("true or false")
+    return known[str(value).lower()]
+
+
+def _costs(value: Any) -> Mapping[str, int]:
+    if isinstance(value, str):  # from the environment
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    if not isinstance(value, Mapping) or not all(
+        isinstance(units, int) and units > 0 for units in value.values()
+    ):
+        raise ValueError("a table of methods and their units, from 1 on")
+    return dict(value)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):  # from the environment, or a single one
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise ValueError("a list of names")
+    return tuple(value)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "int": _number(int, "a whole number"),
+    "float": _number(float, "a number"),
+    "bool": _flag,
+    "Mapping[str, int]": _costs,
+    "tuple[str, ...]": _names,
+}

@@ -1,0 +1,48 @@
+"""Which sources there are: every package beside this module; each declares itself.
+
+A source is a package with two modules: `definition`, whose SOURCE says what it is and costs no
+import of its client library, and `access`, whose `open_access` opens it. No list names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import pkgutil
+from typing import Any
+
+from loaders.settings.connection import Connection
+from loaders.settings.private_files import warn_of_open_files
+from loaders.sources import __path__ as _places
+from loaders.sources.access import Access, AccessOptions
+from loaders.sources.contract import Definition
+from loaders.warehouse.base import Warehouse
+
+SOURCES = tuple(sorted(found.name for found in pkgutil.iter_modules(_places) if found.ispkg))
+"""Source systems that have a command, and marts of their own, tagged with the name."""
+
+
+@functools.cache
+def definition(source_system: str) -> Definition:
+    """What a source says of itself. Raises ModuleNotFoundError for a name that is none."""
+    found: Definition = _module(source_system, "definition").SOURCE
+    return found
+
+
+def open_access(
+    connection: Connection, warehouse: Warehouse, options: AccessOptions
+) -> contextlib.AbstractContextManager[Access]:
+    """The access to a connection of any source; prints which it is.
+
+    Warns of files with its secrets, or the warehouse's, and of what it stores that others can read.
+    """
+    warn_of_open_files(connection, warehouse.target)
+    opened: contextlib.AbstractContextManager[Access] = _module(
+        connection.source_system, "access"
+    ).open_access(connection, warehouse, options)
+    return opened
+
+
+def _module(source_system: str, name: str) -> Any:
+    return importlib.import_module(f"loaders.sources.{source_system}.{name}")

@@ -1,0 +1,109 @@
+"""Options of a Stripe connection."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from loaders.errors import ConfigError
+from loaders.settings.connection import Connection
+from loaders.settings.options import check_percent, read_options, section
+from loaders.sources.stripe.kinds import OBJECT_TYPES
+
+API_BASE_URL = "https://api.stripe.com"
+API_VERSION = "2026-10-28.endive"
+"""The version that objects are read in, whatever the account's default: that of the marts."""
+SANDBOX_KEY = "sk_test_sandbox"
+SANDBOX_REQUESTS_PER_SECOND = 100_000.0
+"""The sandbox has no limit unless it is told to."""
+
+_LIVE_REQUESTS, _TEST_REQUESTS, _ENDPOINT_REQUESTS = 100.0, 25.0, 25.0
+"""Requests a second that Stripe takes: of an account in live mode, in test mode, and at one
+endpoint. Source: Stripe docs, Rate limits."""
+_KEY = re.compile(r"[sr]k_\w+", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True)
+class StripeConfig:
+    """Options of a Stripe connection (`[sources.stripe.<name>]`)."""
+
+    api_key: str = dataclasses.field(repr=False)
+    stripe_account: str | None = None
+    """A connected account to read with the platform's key (Stripe Connect)."""
+    api_base_url: str = API_BASE_URL
+    api_version: str = API_VERSION
+    objects: tuple[str, ...] = tuple(OBJECT_TYPES)
+    requests_per_second: float = 0.0
+    """Requests a second in all; 0 for what Stripe takes with this kind of key."""
+    endpoint_requests_per_second: float = _ENDPOINT_REQUESTS
+    """Requests a second at one endpoint: a list, or the single reads of a kind."""
+    event_overlap_seconds: int = 300
+    """Events that turn up so long after their time are not missed."""
+    max_deletions_percent: float = 5.0
+    """Of the held objects of a type, so many may vanish in a run without --accept-deletions."""
+    workers: int = 16
+    max_attempts: int = 8
+    backoff_seconds: float = 0.5
+    timeout_seconds: float = 80.0
+
+    @classmethod
+    def from_connection(cls, connection: Connection, **fixed: Any) -> StripeConfig:
+        """Read a connection's options but the `fixed` ones; ConfigError names the one that is
+        missing or wrong."""
+        where = section(connection)
+        options = read_options(cls, connection, without="api_key") | fixed
+        options["api_key"] = fixed.get("api_key") or _read_key(connection, where)
+        config = cls(**options)
+        check_object_types(config.objects, f"{where}.objects")
+        if config.workers < 1 or config.max_attempts < 1:
+            raise ConfigError(f"{where}: workers and max_attempts must be at least 1")
+        for name in ("requests_per_second", "event_overlap_seconds", "backoff_seconds"):
+            if getattr(config, name) < 0:
+                raise ConfigError(f"{where}.{name}: expected a number from 0 on")
+        for name in ("endpoint_requests_per_second", "timeout_seconds"):
+            if getattr(config, name) <= 0:
+                raise ConfigError(f"{where}.{name}: expected a number above 0")
+        check_percent(config.max_deletions_percent, f"{where}.max_deletions_percent")
+        if not config.api_base_url.startswith(("https://", "http://")):
+            raise ConfigError(f"{where}.api_base_url: expected an address with https://")
+        return config
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the key is one of live mode: what it reads is not what a test key reads."""
+        return "_test_" not in self.api_key
+
+    @property
+    def rate(self) -> float:
+        """Requests a second that the connection may make."""
+        return self.requests_per_second or (_LIVE_REQUESTS if self.is_live else _TEST_REQUESTS)
+
+
+def check_object_types(names: tuple[str, ...], where: str) -> None:
+    """Raise ConfigError for a name that is none of an object type, or for no name."""
+    unknown = sorted(set(names) - set(OBJECT_TYPES))
+    if unknown or not names:
+        raise ConfigError(
+            f"{where}: expected some of {', '.join(OBJECT_TYPES)}; got"
+            f" {', '.join(unknown) or 'none'}"
+        )
+
+
+def _read_key(connection: Connection, where: str) -> str:
+    key = connection.secret("api_key")
+    if key is None:
+        raise ConfigError(
+            f"{where}.api_key: not set; put a restricted key with read permissions into"
+            f" .dlt/secrets.toml, or SOURCES__STRIPE__{connection.name.upper()}__API_KEY"
+        )
+    if not _KEY.fullmatch(key):
+        raise ConfigError(
+            f"{where}.api_key: expected a secret or restricted key (sk_… or rk_…), got another"
+            " kind of value; see docs/stripe.md"
+        )
+    return key
+
+
+OPTIONS = tuple(field.name for field in dataclasses.fields(StripeConfig))
+"""All that a connection may say."""

@@ -1,0 +1,45 @@
+"""What the MERGE of a run did, as the rows of raw_objects tell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loaders.errors import WarehouseError
+from loaders.warehouse.base import Warehouse
+
+Connection = tuple[str, str | None]
+"""A source and a connection's name; without one, a job of no connection."""
+MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
+
+
+def merge_counts(
+    warehouse: Warehouse, correlation_id: str, connection: Connection | None = None
+) -> dict[str, Any]:
+    """What the MERGE of a run did with rows of its connection (of all, for a job of none), by
+    action, and as `rescued` what it did with those of others. Raises WarehouseError, also for a
+    run of an earlier release, whose rows do not say that it inserted them.
+
+    As macros/event_log/json_with_merge_counts.sql. What was inserted is told by inserted_by, which
+    nothing changes: a row counts even when another run has touched or erased it since.
+    """
+    objects = warehouse.table("raw_objects")
+    by_run, of = (correlation_id,), "source_system, connection_name"
+    rows = warehouse.execute(
+        "select source_system, connection_name, action, count(*) from ("
+        f"select {of}, case when last_action <> 'inserted' then last_action end as action"
+        f" from {objects}"
+        " where merged_by = ? and (last_action <> 'inserted' or inserted_by is null)"
+        f" union all select {of}, 'inserted' from {objects} where inserted_by = ?"
+        f" union all select {of}, 'inserted' from {warehouse.table('erasures')}"
+        " where inserted_by = ?) as touched group by 1, 2, 3",
+        by_run * 3,
+    )
+    counts: dict[str, Any] = dict.fromkeys(MERGE_ACTIONS, 0)
+    rescued: dict[str, int] = {}
+    for *owner, action, count in rows:
+        if action is None:
+            raise WarehouseError(f"{correlation_id}: its rows do not say who inserted them")
+        is_own = not (connection and connection[1]) or tuple(owner) == connection
+        of_whom = counts if is_own else rescued
+        of_whom[action] = of_whom.get(action, 0) + int(count)
+    return counts | {"rescued": rescued}
