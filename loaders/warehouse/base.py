@@ -13,7 +13,6 @@ from loaders.settings.places import DEFAULT_LOCK_WAIT
 from loaders.settings.target import Target
 
 
-
 @dataclasses.dataclass(frozen=True)
 class View:
     """A view's columns, and what dbt's build has left on it (macros/adapters/mark_view.sql)."""
