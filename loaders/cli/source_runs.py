@@ -83,16 +83,7 @@ def _with_dead_letters(
 
 
 def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Warehouse) -> int:
-    asked = IngestOptions(
-        since=options.since,
-        until=options.until,
-        full_resync=options.full_resync,
-        accept_deletions=options.accept_deletions,
-        objects=options.objects,
-        batch_size=options.batch_size,
-        max_duration=options.max_duration,
-        max_objects=options.max_objects,
-    )
+    asked = IngestOptions.of(options)
     access = AccessOptions(options.sandbox_size, not options.dry_run, options.objects)
     with _ingestions(connection, warehouse, access) as new_ingestion:
         if options.dry_run:
@@ -123,7 +114,7 @@ def _retry(options: argparse.Namespace, connection: Connection, warehouse: Wareh
         return 0
     access = AccessOptions(options.sandbox_size)
     with _ingestions(connection, warehouse, access) as new_ingestion:
-        asked = IngestOptions(retry=True, accept_deletions=options.accept_deletions)
+        asked = IngestOptions.of(options)
         _run(new_ingestion(asked))
     return 0
 

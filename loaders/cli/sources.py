@@ -59,7 +59,7 @@ def _add_retry(commands: Any) -> None:
     add_connections(retry, "all")
     _add_accept_deletions(retry)
     add_sandbox_size(retry)
-    retry.set_defaults(dry_run=False)
+    retry.set_defaults(retry=True, dry_run=False)
 
 
 def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
@@ -114,13 +114,15 @@ def _add_accept_deletions(parser: argparse.ArgumentParser) -> None:
 def _fetch(options: argparse.Namespace) -> int:
     if options.since and options.until and options.since >= options.until:
         raise UsageError("--since: expected a time before --until")
-    known = definition(options.source).object_types
+    source = definition(options.source)
+    for name in source.lacks:
+        if getattr(options, name):
+            raise UsageError(f"{source.name}: --{name.replace('_', '-')} is not supported")
+    known = source.object_types
     unknown = sorted(set(options.objects or ()) - set(known))
     if options.objects is not None and (unknown or not options.objects):
         raise UsageError(
             f"--objects: expected some of {', '.join(known)}; got {', '.join(unknown) or 'none'}"
-            if known
-            else f"{options.source}: --objects is not supported; its runs read all object types"
         )
     return _source_command("source_runs", "fetch", options)
 

@@ -47,7 +47,7 @@ class Brake:
         """The items; tombstones, and the cursors that cover them, at the end or not at all."""
         request = self._request
         for item in items:
-            if request.accept_deletions or request.dry_run:
+            if request.options.accept_deletions or request.dry_run:
                 yield item
             elif isinstance(item, Deleted):
                 yield from self._hold_back(item)
@@ -75,7 +75,7 @@ class Brake:
     def _release(self) -> Iterator[Item]:
         for name, held in self._held.items():
             count = self._counts[name]
-            if count > FEW and 100 * count > self._request.max_deletions_percent * held:
+            if count > FEW and 100 * count > self._request.outcome.max_deletions_percent * held:
                 self.vanished[name] = count, held
         if self.vanished:
             yield Listed(-len(self._tombstones))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import datetime as dt
@@ -40,7 +41,7 @@ from loaders.objects.items import (
     Observed,
     Unfetched,
 )
-from loaders.sources.contract import FetchRequest, Source, Usage
+from loaders.sources.contract import FetchOptions, FetchRequest, Source, Usage
 from loaders.transform import dbt_build, views
 from loaders.warehouse import dead_letters
 from loaders.warehouse.base import Warehouse
@@ -72,21 +73,17 @@ class PartlyFetched(LandfallError):
 
 
 @dataclasses.dataclass(frozen=True)
-class IngestOptions:
+class IngestOptions(FetchOptions):
     """What bounds and shapes one run."""
 
-    since: dt.datetime | None = None
-    until: dt.datetime | None = None
-    full_resync: bool = False
-    retry: bool = False
-    """Read the dead letters again, and nothing else."""
-    accept_deletions: bool = False
-    """Bury whatever vanished, however many there are."""
-    objects: tuple[str, ...] | None = None
-    """Object types asked for, where not all are; recorded here, the source has them already."""
     batch_size: int | None = None
     max_duration: float = 3000.0
-    max_objects: int | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> IngestOptions:
+        """The options that a command line has of them."""
+        names = {field.name for field in dataclasses.fields(cls)} & vars(arguments).keys()
+        return cls(**{name: getattr(arguments, name) for name in names})
 
     def parameters(self) -> dict[str, Any]:
         """As job.started records them."""
@@ -215,8 +212,8 @@ class Ingestion:
             landing.flush()
             self._vanished = brake.vanished
             # A letter may be settled by a tombstone that is held back.
-            self._settled = [] if brake.vanished else request.settled
-            self._failures = request.failures
+            self._settled = [] if brake.vanished else request.outcome.settled
+            self._failures = request.outcome.failures
         except LandingError:
             self.job.step = "land"
             raise
@@ -241,14 +238,14 @@ class Ingestion:
             "chunks": counts.chunks,
             "batch": {**self._batch_size.telemetry(), "largest": counts.largest_chunk},
             "load_seconds": round(counts.load_seconds, 3),
-            "mode": request.mode,
-            "has_more": request.has_more,
-            "deferred": request.deferred,
-            "unfetched": request.unfetched,
+            "mode": request.outcome.mode,
+            "has_more": request.outcome.has_more,
+            "deferred": request.outcome.deferred,
+            "unfetched": request.outcome.unfetched,
             "date_filter": self._options.date_filter(),
             "objects": counts.objects,
             "duration_seconds": round(time.monotonic() - began, 3),
-            **request.details,
+            **request.outcome.details,
         }
 
     def _where_it_stands(
@@ -410,11 +407,6 @@ class Ingestion:
             say=self._progress.note,
             cancelled=self.job.cancelled,
             seconds_left=lambda: options.max_duration - (time.monotonic() - began),
-            max_objects=options.max_objects,
-            since=options.since,
-            until=options.until,
-            full_resync=options.full_resync,
-            retry=options.retry,
-            accept_deletions=options.accept_deletions,
+            options=options,
             dry_run=dry_run,
         )

@@ -16,7 +16,7 @@ def replay(request: FetchRequest, source: Source, landing: Landing) -> Iterator[
     now; the rest is to be read again."""
     if pending := landing.counts.dead_lettered:
         yield Listed(pending)  # objects of a pending package, that no source lists
-    if not request.retry:
+    if not request.options.retry:
         return
     unsettled: list[DeadLetter] = []
     for letter in request.stored.with_texts(request.stored.dead_letters()):
@@ -27,7 +27,7 @@ def replay(request: FetchRequest, source: Source, landing: Landing) -> Iterator[
             continue
         yield Listed(1)
         yield item
-        request.settled.append(letter.dead_letter_id)
+        request.outcome.settled.append(letter.dead_letter_id)
     request.letters = request.stored.with_texts(unsettled)
 
 

@@ -33,7 +33,9 @@ class Definition:
     options: Collection[str]
     """All that the configuration of a connection may say."""
     object_types: Collection[str] = ()
-    """Those that a run may be asked for by name; none where it reads all of them, always."""
+    """Those that a run may be asked for by name (`objects`)."""
+    lacks: Collection[str] = ()
+    """Fields of FetchOptions that it cannot honour: the command refuses them."""
     how_to_connect: str = ""
     """The command that connects one, with `{connection}` in it; none where a file does."""
     variables_of_others: str = r"(?!)"
@@ -61,6 +63,45 @@ class Usage:
             self.throttled_seconds += throttled
 
 
+@dataclasses.dataclass(frozen=True)
+class FetchOptions:
+    """What a person asks of a run; each field is an option of the command line."""
+
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+    full_resync: bool = False
+    retry: bool = False
+    """Read the dead letters again, and nothing else."""
+    accept_deletions: bool = False
+    """Bury whatever vanished, however many there are."""
+    objects: tuple[str, ...] | None = None
+    """Object types to read, where not all are."""
+    max_objects: int | None = None
+    """Fetch at most so many objects."""
+
+
+@dataclasses.dataclass
+class FetchOutcome:
+    """What a source answers beside its items."""
+
+    mode: str = "full"
+    """full, incremental, resync or retry."""
+    has_more: bool = False
+    """It stopped before the end."""
+    deferred: int = 0
+    """Changed objects that wait for a later run."""
+    unfetched: int = 0
+    """Objects that it failed on and that the next run tries again."""
+    failures: dict[str, SourceError] = dataclasses.field(default_factory=dict)
+    """Object types that it could not read, and why; the others are."""
+    settled: list[str] = dataclasses.field(default_factory=list)
+    """Dead letters that a retry has dealt with, by their ids."""
+    max_deletions_percent: float = 5.0
+    """Of the held objects of a type, so many may vanish in a run."""
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What it tells of itself in the telemetry; no content."""
+
+
 @dataclasses.dataclass
 class FetchRequest:
     """What a run asks of a source, and what the source may ask of the run."""
@@ -71,41 +112,18 @@ class FetchRequest:
     """What the warehouse holds of this connection."""
     cancelled: threading.Event
     """Set when the run ends early: stop waiting and retrying."""
+    options: FetchOptions = FetchOptions()
     seconds_left: Callable[[], float] = lambda: 300.0
     """Of the time for fetching; pauses that the source asks for end in it."""
     say: Callable[[str], None] = lambda text: None
     """Tell the person who watches the run."""
     erased: Erased = dataclasses.field(default_factory=Erased)
     """Objects that are not stored again: what is known to be one need not be read."""
-    max_objects: int | None = None
-    """Fetch at most so many objects."""
-    since: dt.datetime | None = None
-    until: dt.datetime | None = None
-    full_resync: bool = False
-    retry: bool = False
-    """Read the dead letters again, and nothing else."""
-    accept_deletions: bool = False
-    """Bury whatever vanished, however many there are."""
-    max_deletions_percent: float = 5.0
-    """Set by the source: of the held objects of a type, so many may vanish in a run."""
     dry_run: bool = False
     """Nothing is landed: `stored` stays as it was."""
-    mode: str = "full"
-    """Set by the source: full, incremental, resync or retry."""
-    has_more: bool = False
-    """Set by the source when it stopped before the end."""
-    deferred: int = 0
-    """Set by the source: changed objects that wait for a later run."""
-    unfetched: int = 0
-    """Set by the source: objects that it failed on and that the next run tries again."""
-    failures: dict[str, SourceError] = dataclasses.field(default_factory=dict)
-    """Set by the source: object types that it could not read, and why; the others are."""
     letters: Iterable[DeadLetter] = ()
     """Of a retry: dead letters whose objects are to be read again; each pass reads their texts."""
-    settled: list[str] = dataclasses.field(default_factory=list)
-    """Set by the source: dead letters that a retry has dealt with, by their ids."""
-    details: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Set by the source: what it tells of itself in the telemetry; no content."""
+    outcome: FetchOutcome = dataclasses.field(default_factory=FetchOutcome)
 
     def must_stop(self) -> bool:
         """Whether the time for fetching is over."""

@@ -12,7 +12,7 @@ from loaders.jobs.job import Job
 from loaders.jobs.names import job_name_for
 from loaders.objects.items import ObservationClock
 from loaders.objects.payloads import admit
-from loaders.sources.contract import FetchRequest, Source, Usage, VerifiableSource
+from loaders.sources.contract import FetchOutcome, FetchRequest, Source, Usage, VerifiableSource
 from loaders.sources.inventory import (
     ALTERED,
     ERASED,
@@ -138,7 +138,7 @@ class Verification:
             stored=stored,
             cancelled=self.job.cancelled,
             say=self._say,
-            mode="verify",
+            outcome=FetchOutcome(mode="verify"),
         )
         source = self._open_source()
         try:

@@ -165,8 +165,8 @@ def ours(base_url: str, quota: str, reading: Reading) -> None:
         for item in source.fetch(request):
             if isinstance(item, Observed) and item.object_type == "message":
                 reading.keep(str(item.external_id))
-        reading.is_complete = not request.has_more
-        reading.given_up = request.unfetched
+        reading.is_complete = not request.outcome.has_more
+        reading.given_up = request.outcome.unfetched
     finally:
         request.cancelled.set()
         source.close()

@@ -74,7 +74,7 @@ STATE = Observed("widget", '{"id":"x"}', at(0), "x")
 def test_more_than_ten_and_more_than_the_share_are_held_back(
     request_: FetchRequest, count: int, percent: float, is_held_back: bool
 ) -> None:
-    request_.max_deletions_percent = percent
+    request_.outcome.max_deletions_percent = percent
     gone = deletions(count)
     items, brake = guarded(request_, gone)
     assert brake.vanished == ({"widget": (count, 200)} if is_held_back else {})

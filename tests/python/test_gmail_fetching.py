@@ -14,7 +14,7 @@ from google.oauth2.credentials import Credentials
 from landfall_sandbox import Sandbox
 from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import Item, Listed, ObservationClock, Observed
-from loaders.sources.contract import FetchRequest, Usage
+from loaders.sources.contract import FetchOptions, FetchRequest, Usage
 from loaders.sources.gmail import GmailConfig
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.fetching import ATTACHMENT, MAX_WAITING_BYTES, MESSAGE, Batch, Fetcher
@@ -66,7 +66,9 @@ class InPlace(concurrent.futures.Executor):
 
 def new_request(**values: Any) -> FetchRequest:
     stored = cast("Any", NothingStored())
-    return FetchRequest(ObservationClock(), Usage(), stored, threading.Event(), **values)
+    return FetchRequest(
+        ObservationClock(), Usage(), stored, threading.Event(), FetchOptions(**values)
+    )
 
 
 def new_fetcher(client: ScriptedClient, **failures: int) -> Fetcher:

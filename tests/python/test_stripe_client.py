@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from landfall_sandbox import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import ObservationClock
-from loaders.sources.contract import FetchRequest, Usage
+from loaders.sources.contract import FetchOptions, FetchRequest, Usage
 from loaders.sources.pacing import TokenBucket
 from loaders.sources.stripe import client as client_module
 from loaders.sources.stripe import listing as listing_module
@@ -912,7 +912,7 @@ def list_all(
         outcome.runs += 1
         assert outcome.runs < 5_000
         pool = pool_of_run()
-        request = new_request(max_objects=max_objects)
+        request = new_request(options=FetchOptions(max_objects=max_objects))
         reader = Reader(cast(StripeClient, account), request)
         limits = Bounds(request)
         listing = Listing(reader, pool, workers, limits)

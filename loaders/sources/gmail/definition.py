@@ -10,6 +10,7 @@ SOURCE = Definition(
     summary="fetch a mailbox, merge it, check it",
     unit="messages",
     options=OPTIONS,
+    lacks=("objects",),
     how_to_connect=AUTHORISE,
     variables_of_others=r"(?i)GMAIL_\w+|GOOGLE_APPLICATION_CREDENTIALS",
 )

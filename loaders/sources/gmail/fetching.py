@@ -102,7 +102,7 @@ class Fetcher:
         self._pool = pool
         self._request = request
         self._failures = failures or {}
-        self._left = request.max_objects
+        self._left = request.options.max_objects
         self._hidden = frozenset() if client.config.include_spam_trash else HIDDEN_LABELS
         self._attachments: set[str] | None = None
         self._last_fetched: str | None = None
@@ -226,7 +226,7 @@ class Fetcher:
                 yield batch, True
                 continue
             # The first one whole, or a bound below its size would let no run get on.
-            is_first = self._left == self._request.max_objects
+            is_first = self._left == self._request.options.max_objects
             wanted = batch.message_ids if is_first else batch.message_ids[: self._left]
             self._left = max(0, self._left - len(wanted))
             is_whole = len(wanted) == len(batch.message_ids)

@@ -101,7 +101,7 @@ class Snapshot(SpilledTables):
         if unlisted:
             if len(unlisted) == len(label_ids):
                 raise next(iter(unlisted.values()))
-            self._request.details["unlisted_labels"] = sorted(unlisted)
+            self._request.outcome.details["unlisted_labels"] = sorted(unlisted)
             named = "; ".join(map(str, unlisted.values()))
             self._request.say(f"labels are left out, they cannot be listed: {named}")
         self.add(

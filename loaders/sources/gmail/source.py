@@ -54,10 +54,10 @@ class GmailSource:
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""
-        request.max_deletions_percent = self._client.config.max_deletions_percent
-        if request.retry:
+        request.outcome.max_deletions_percent = self._client.config.max_deletions_percent
+        if request.options.retry:
             return self._retry(request)
-        if request.since is not None or request.until is not None:
+        if request.options.since is not None or request.options.until is not None:
             return self._between(request)
         return MailboxSync(self._client, self._pool, request).items()
 
@@ -71,7 +71,7 @@ class GmailSource:
 
     def _retry(self, request: FetchRequest) -> Iterator[Item]:
         """The objects of dead letters, read anew; of those that cannot be, their texts again."""
-        request.mode = "retry"
+        request.outcome.mode = "retry"
         asked: list[tuple[str, str]] = []
         failures: dict[str, int] = {}
         for letter in request.letters:
@@ -81,21 +81,23 @@ class GmailSource:
             elif letter.payload is not None:
                 yield Listed(1)
                 yield letter.observed(letter.payload)
-                request.settled.append(letter.dead_letter_id)
+                request.outcome.settled.append(letter.dead_letter_id)
         fetcher = Fetcher(self._client, self._pool, request, failures)
         yield from fetcher.run([Batch(key, (key,)) for key in failures], len(failures))
         for message_id in sorted(fetcher.gone):
             yield Gone(MESSAGE, message_id)
         fetcher.require_an_answer()
         settled = fetcher.attempted - fetcher.unfetched.keys()
-        request.settled += [letter_id for letter_id, message_id in asked if message_id in settled]
-        request.has_more = fetcher.is_bounded
+        request.outcome.settled += [
+            letter_id for letter_id, message_id in asked if message_id in settled
+        ]
+        request.outcome.has_more = fetcher.is_bounded
 
     def _between(self, request: FetchRequest) -> Iterator[Item]:
         """Messages between two dates that are not held; where the sync stands is left alone."""
         fetcher = Fetcher(self._client, self._pool, request)
         with Snapshot(self._client, request) as snapshot:
-            if not request.full_resync:
+            if not request.options.full_resync:
                 snapshot.hold(request.stored.held_ids(MESSAGE))
                 snapshot.set_aside(request.stored.dead(MESSAGE))
             snapshot.list_mailbox(_query(request))
@@ -106,8 +108,8 @@ class GmailSource:
         for message_id in sorted(fetcher.gone):
             yield Gone(MESSAGE, message_id)
         fetcher.require_an_answer()
-        request.unfetched = len(fetcher.unfetched)
-        request.has_more = fetcher.is_bounded
+        request.outcome.unfetched = len(fetcher.unfetched)
+        request.outcome.has_more = fetcher.is_bounded
 
 
 def _message_of(letter: DeadLetter) -> str | None:
@@ -120,9 +122,9 @@ def _message_of(letter: DeadLetter) -> str | None:
 def _query(request: FetchRequest) -> str:
     """Gmail search in epoch seconds: dates there would mean midnight Pacific."""
     terms = []
-    if request.since is not None:
+    if request.options.since is not None:
         # after: excludes its own second.
-        terms.append(f"after:{int(request.since.timestamp()) - 1}")
-    if request.until is not None:
-        terms.append(f"before:{int(request.until.timestamp())}")
+        terms.append(f"after:{int(request.options.since.timestamp()) - 1}")
+    if request.options.until is not None:
+        terms.append(f"before:{int(request.options.until.timestamp())}")
     return " ".join(terms)

@@ -62,7 +62,7 @@ class MailboxSync:
             self._request.say("gmail: the stored history id has expired, the mailbox is read whole")
         if position is None or changes is None:
             position = yield from self._pin()
-        self._request.mode = _MODES[position.snapshot]
+        self._request.outcome.mode = _MODES[position.snapshot]
         if changes is not None:
             if changes.messages or changes.history_id != position.history_id:
                 # Before anything of another mailbox is stored, or its history id.
@@ -71,10 +71,10 @@ class MailboxSync:
         if position.snapshot is not None and not self._fetcher.is_bounded:
             position = yield from self._read_snapshot(position)
         self._fetcher.require_an_answer()
-        self._request.unfetched = len(self._fetcher.unfetched)
+        self._request.outcome.unfetched = len(self._fetcher.unfetched)
         is_reading_whole = position.snapshot is not None and self._has_history
-        is_unfinished = is_reading_whole or self._request.deferred > 0
-        self._request.has_more = self._fetcher.is_bounded or is_unfinished
+        is_unfinished = is_reading_whole or self._request.outcome.deferred > 0
+        self._request.outcome.has_more = self._fetcher.is_bounded or is_unfinished
         if self._labels_are_due(changes) and not self._fetcher.is_down:
             yield from self._read_labels(position)
 
@@ -84,7 +84,7 @@ class MailboxSync:
         if position is None or position.include_spam_trash != self._config.include_spam_trash:
             return None
         is_under_way = position.seen_since is not None
-        return None if self._request.full_resync and not is_under_way else position
+        return None if self._request.options.full_resync and not is_under_way else position
 
     def _pin(self) -> Generator[Item, None, Position]:
         """Begin a snapshot: the history id is taken before anything is listed."""
@@ -98,7 +98,7 @@ class MailboxSync:
             str(profile.get("emailAddress", "")),
             self._config.include_spam_trash,
             snapshot=BACKFILL if is_first else RESYNC,
-            seen_since=pinned_at if self._request.full_resync else None,
+            seen_since=pinned_at if self._request.options.full_resync else None,
         )
         yield from self._move(position)
         return position
@@ -207,7 +207,7 @@ class MailboxSync:
         messages = sum(len(batch.message_ids) for batch in affordable)
         yield from self._fetcher.run(affordable, messages, advance)
         left = [key for batch in batches[read:] for key in batch.message_ids]
-        self._request.deferred = len(left)
+        self._request.outcome.deferred = len(left)
         reached = _last_before(relabelled, left) or position.label_history_id if left else None
         return dataclasses.replace(position, label_history_id=reached)
 
@@ -333,7 +333,7 @@ class MailboxSync:
         changes = self._read_history(position) if self._has_history else None
         if changes is None and self._has_history:
             self._has_history = False
-            self._request.details["without_history"] = True
+            self._request.outcome.details["without_history"] = True
             self._request.say(
                 "gmail: no history is given from the mailbox's own current id: what is listed is"
                 " stored, and the next run reads the mailbox whole again"
@@ -351,7 +351,7 @@ class MailboxSync:
 
     def _labels_are_due(self, changes: Changes | None) -> bool:
         cursor = self._request.stored.cursor(LABELS)
-        if cursor is None or changes is None or self._request.mode != _MODES[None]:
+        if cursor is None or changes is None or self._request.outcome.mode != _MODES[None]:
             return True
         # By this machine's clock: after one that was ahead the observations' stands still.
         age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(cursor["read_at"])
@@ -364,7 +364,7 @@ class MailboxSync:
         """Every label as an object, tombstones of those that are gone; the profile's numbers."""
         profile = self._read_profile()
         self._checked(position)
-        self._request.details["mailbox"] = {
+        self._request.outcome.details["mailbox"] = {
             "messages_total": profile.get("messagesTotal"),
             "threads_total": profile.get("threadsTotal"),
         }

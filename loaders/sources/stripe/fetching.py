@@ -26,7 +26,7 @@ class Bounds:
         self.is_reached = False
         """Whether something was left because of them."""
         self._request = request
-        self._left = request.max_objects
+        self._left = request.options.max_objects
         self._has_begun = False
 
     def take(self, count: int) -> int:
@@ -54,7 +54,7 @@ class Held:
     def __init__(self, request: FetchRequest, kind: Kind, ids: Collection[str]) -> None:
         # Dead letters too: a retry must not bring back what is deleted.
         self.ids = request.stored.held(kind.name, ids)
-        if not request.retry:
+        if not request.options.retry:
             self.ids |= request.stored.dead(kind.name).intersection(ids)
         self._lines: dict[str, set[str]] = {}
         if INVOICE_LINE in kind.object_types:

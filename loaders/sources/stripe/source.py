@@ -60,13 +60,13 @@ class StripeSource:
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""
-        request.max_deletions_percent = self._client.config.max_deletions_percent
+        request.outcome.max_deletions_percent = self._client.config.max_deletions_percent
         positions = read_positions(request.stored)
         account = self._client.account_id(request)
         check_account(positions, account, is_live=self._client.config.is_live)
-        if request.retry:
+        if request.options.retry:
             yield from self._retry(request)
-        elif request.since is not None or request.until is not None:
+        elif request.options.since is not None or request.options.until is not None:
             yield from self._between(request)
         else:
             sync = AccountSync(self._client, self._pool, request, positions, account)
@@ -94,8 +94,8 @@ class StripeSource:
         config = self._client.config
         fetcher = Fetcher(self._client, self._pool, request, {})
         listing = Listing(fetcher.reader, self._pool, config.workers, fetcher.bounds)
-        since = 0 if request.since is None else int(request.since.timestamp())
-        before = None if request.until is None else int(request.until.timestamp())
+        since = 0 if request.options.since is None else int(request.options.since.timestamp())
+        before = None if request.options.until is None else int(request.options.until.timestamp())
         kinds = kinds_of(config.objects)
         dates = {"created": [since, before], "objects": sorted(config.objects)}
         cursor = request.stored.cursor(_DATES) or {}
@@ -116,13 +116,13 @@ class StripeSource:
                 if (parts := listing.left(kind))
             }
             yield Cursor(_DATES, {**dates, "left": left}, request.clock.now())
-        request.failures.update(listing.failures)
-        request.unfetched = sum(len(fetcher.unfetched(kind)) for kind in kinds)
-        request.has_more = fetcher.bounds.is_reached
+        request.outcome.failures.update(listing.failures)
+        request.outcome.unfetched = sum(len(fetcher.unfetched(kind)) for kind in kinds)
+        request.outcome.has_more = fetcher.bounds.is_reached
 
     def _retry(self, request: FetchRequest) -> Iterator[Item]:
         """The objects of dead letters, read anew; of those that cannot be, their texts again."""
-        request.mode = "retry"
+        request.outcome.mode = "retry"
         wanted: dict[tuple[str, str], list[DeadLetter]] = {}
         for letter in request.letters:
             if letter.object_type not in self._client.config.objects:
@@ -132,7 +132,7 @@ class StripeSource:
             elif letter.payload is not None:
                 yield Listed(1)
                 yield letter.observed(letter.payload)
-                request.settled.append(letter.dead_letter_id)
+                request.outcome.settled.append(letter.dead_letter_id)
         failures = {
             named: max(letter.attempts for letter in letters) for named, letters in wanted.items()
         }
@@ -143,10 +143,12 @@ class StripeSource:
             try:
                 yield from fetcher.each(kind, ids, attempted)
             except (PermissionDenied, *OF_ONE_OBJECT) as error:
-                request.failures[kind.name] = error
+                request.outcome.failures[kind.name] = error
             for key in attempted:
-                request.settled += [letter.dead_letter_id for letter in wanted[kind.name, key]]
-        request.has_more = fetcher.bounds.is_reached
+                request.outcome.settled += [
+                    letter.dead_letter_id for letter in wanted[kind.name, key]
+                ]
+        request.outcome.has_more = fetcher.bounds.is_reached
 
 
 def _object_of(letter: DeadLetter) -> tuple[str, str] | None:

@@ -93,7 +93,7 @@ class AccountSync:
         self._now = int(self._client.served_at.timestamp())
         for kind in self._kinds:
             self._positions[kind.name] = self._begin(kind, self._now)
-        self._request.mode = self._mode()
+        self._request.outcome.mode = self._mode()
         yield from self._read_unfetched()
         yield from self._read_due()
         listed = [kind for kind in self._kinds if self._position(kind).is_listing]
@@ -150,7 +150,7 @@ class AccountSync:
         if not set(chosen) <= set(position.covers):
             return True
         # A resync under way is gone on with.
-        return self._request.full_resync and position.resync_from is None
+        return self._request.options.full_resync and position.resync_from is None
 
     def _with_new(self, kind: Kind, position: Position, now: int) -> Position:
         """The position of a kind without events: what is new of it is to be listed."""
@@ -228,24 +228,24 @@ class AccountSync:
 
     def _fail(self, name: str, error: SourceError) -> None:
         """A kind (or the feed) cannot be read: the others go on."""
-        self._request.failures[name] = error
+        self._request.outcome.failures[name] = error
 
     def _finish(self) -> Iterator[Item]:
-        request, failures = self._request, self._request.failures
+        request, failures = self._request, self._request.outcome.failures
         for kind in self._kinds:
             if kind.name not in failures:
                 yield from self._move(kind, self._position(kind))
-        request.unfetched = sum(len(self._fetcher.unfetched(kind)) for kind in self._kinds)
-        request.has_more = self._fetcher.bounds.is_reached
-        request.details["api_version"] = self._config.api_version
+        request.outcome.unfetched = sum(len(self._fetcher.unfetched(kind)) for kind in self._kinds)
+        request.outcome.has_more = self._fetcher.bounds.is_reached
+        request.outcome.details["api_version"] = self._config.api_version
         if failures:
-            request.details["failed_objects"] = sorted(failures)
+            request.outcome.details["failed_objects"] = sorted(failures)
 
     # ---- listing
 
     def _list(self, kinds: Sequence[Kind]) -> Iterator[Item]:
         """List kinds, whole or what is new of them; the positions move along."""
-        kinds = [kind for kind in kinds if kind.name not in self._request.failures]
+        kinds = [kind for kind in kinds if kind.name not in self._request.outcome.failures]
         if not kinds:
             return
         listing = self._new_listing()
@@ -285,7 +285,7 @@ class AccountSync:
         position = self._position(kind)
         if position.resync_from is not None and not self._request.dry_run:
             yield from self._read_missing(kind, position.resync_from)
-            if self._fetcher.bounds.is_reached or kind.name in self._request.failures:
+            if self._fetcher.bounds.is_reached or kind.name in self._request.outcome.failures:
                 return
         yield from self._move(kind, dataclasses.replace(position, slices=(), resync_from=None))
 
@@ -330,7 +330,7 @@ class AccountSync:
         self, kind: Kind, ids: Sequence[str], attempted: set[str] | None = None
     ) -> Iterator[Item]:
         """Read objects of a kind one by one, unless the kind fails."""
-        if kind.name in self._request.failures:
+        if kind.name in self._request.outcome.failures:
             return
         try:
             for start in range(0, len(ids), _STEP):
@@ -342,7 +342,7 @@ class AccountSync:
 
     def _follow(self, kinds: Sequence[Kind]) -> Iterator[Item]:
         """Read again what the event feed says has changed."""
-        failures = self._request.failures
+        failures = self._request.outcome.failures
         kinds = [kind for kind in kinds if kind.has_events and kind.name not in failures]
         if not kinds or self._fetcher.bounds.is_reached or _FEED in failures:
             return
@@ -375,7 +375,7 @@ class AccountSync:
         yield from self._list_new(kind, changed, done)
         left = [key for key in changed if key not in done]
         for start in range(0, len(left), _STEP):
-            if self._fetcher.bounds.is_reached or kind.name in self._request.failures:
+            if self._fetcher.bounds.is_reached or kind.name in self._request.outcome.failures:
                 break
             yield from self._in_steps(kind, left[start : start + _STEP], done)
             yield from self._move(kind, self._reached(kind, before, window, events, done))
