@@ -3,27 +3,40 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.installed-tools
 RUN := $(BIN)/python loaders/run.py
 
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos disasters property audit bench clean
+.PHONY: help install tools gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos disasters property audit bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
 
-install: $(INSTALLED) profiles.yml ## .venv with the pinned dependencies, and profiles.yml
+install: $(INSTALLED) profiles.yml ## .venv with what runs need, pinned, and profiles.yml
 
-$(INSTALLED): pyproject.toml constraints.txt
+tools: $(TOOLS) profiles.yml ## the same, and what tests and linters need
+
+# $(1): what is installed
+define installed
+	@echo "installing $(1) into $(VENV): some 0.8 GB, a minute or two"
 	@if command -v uv >/dev/null 2>&1; then \
 		test -d $(VENV) || uv venv --quiet --python $(PYTHON) $(VENV); \
-		uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+		uv pip install --python $(BIN)/python --constraint constraints.txt --editable '$(1)'; \
 	else \
 		test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-			--constraint constraints.txt --editable '.[dev]'; \
+		$(BIN)/python -m pip install --disable-pip-version-check \
+			--constraint constraints.txt --editable '$(1)'; \
 	fi
+	@touch $@
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(call installed,.)
+
+$(TOOLS): pyproject.toml constraints.txt
+	$(call installed,.[dev])
 	@touch $(INSTALLED)
 
 profiles.yml:
@@ -41,23 +54,24 @@ status: install ## how each connection is, and the last runs
 dashboard: install ## the same and more as one page, landfall-dashboard.html
 	$(RUN) dashboard
 
-lint: install
+lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
-types: install
+types: tools
 	$(BIN)/mypy
 
-sql: install
+sql: tools
 	$(BIN)/sqlfluff lint models tests/acceptance
 
 # A file stays on one worker: its fixtures are dear.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-pytest-quick: install
+pytest-quick: tools
 	$(PYTEST) -m 'not slow'
 
-pytest-all: install
+pytest-all: tools
 	$(PYTEST) --durations 15
 
 # On a warehouse and a profile of its own: a check must not touch somebody's data.
@@ -65,7 +79,7 @@ CHECK := $(CURDIR)/target/check
 build: export LANDFALL_DUCKDB_PATH := $(CHECK)/check.duckdb
 build: export LANDFALL_STATE_DIR := $(CHECK)/state
 build: export DBT_PROFILES_DIR := $(CHECK)
-build: install
+build: tools
 	rm -rf $(CHECK) && mkdir -p $(CHECK) && cp profiles.example.yml $(CHECK)/profiles.yml
 	$(BIN)/dbt build --target-path $(CHECK)/target
 	$(RUN) gmail --connection sandbox
@@ -83,29 +97,29 @@ check: lint types pytest-quick ## the quick part of the tests, under 3 minutes
 test: lint types sql build pytest-all ## everything that proves the project
 	@echo "test: passed"
 
-emulator: install ## run the BigQuery emulator (needs Python 3.13) for --target emulator
+emulator: tools ## run the BigQuery emulator (needs Python 3.13) for --target emulator
 	$(BIN)/python -m tests.peers.emulator
 
-smoke-bigquery: install ## run twice against LANDFALL_BIGQUERY_PROJECT, in datasets made for it
+smoke-bigquery: tools ## run twice against LANDFALL_BIGQUERY_PROJECT, in datasets made for it
 	$(BIN)/python -m tests.peers.smoke
 
-chaos: install ## kill runs at every named step and at random instants, for an hour or more
+chaos: tools ## kill runs at every named step and at random instants, for an hour or more
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.chaos --emulator
 
-disasters: install ## the same, and then a backup, a dataset or a state directory is put back
+disasters: tools ## the same, and then a backup, a dataset or a state directory is put back
 	$(BIN)/python -m tests.chaos --disasters
 
 property: export LANDFALL_PROPERTY_EXAMPLES ?= 200
-property: install ## random histories of a mailbox, of an account, and of their runs
+property: tools ## random histories of a mailbox, of an account, and of their runs
 	$(BIN)/pytest -n 2 tests/python/test_gmail_property.py tests/python/test_stripe_property.py \
 		tests/python/test_restore_property.py
 
-audit: install ## known vulnerabilities of the pinned packages (asks the network)
+audit: tools ## known vulnerabilities of the pinned packages (asks the network)
 	$(BIN)/uv tool run --quiet pip-audit --strict --requirement constraints.txt \
 		--no-deps --disable-pip
 
-bench: install ## print the benchmarks' tables, write bench-results/
+bench: tools ## print the benchmarks' tables, write bench-results/
 	$(BIN)/python -m tests.bench
 
 clean: ## remove .venv, caches, logs and results; warehouses, state and profiles.yml stay

@@ -10,14 +10,16 @@ import contextlib
 import functools
 import importlib
 import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loaders.settings.connection import Connection
 from loaders.settings.private_files import warn_of_open_files
 from loaders.sources import __path__ as _places
-from loaders.sources.access import Access, AccessOptions
-from loaders.sources.contract import Definition
-from loaders.warehouse.base import Warehouse
+from loaders.sources.definition import Definition
+
+if TYPE_CHECKING:
+    from loaders.sources.access import Access, AccessOptions
+    from loaders.warehouse.base import Warehouse
 
 SOURCES = tuple(sorted(found.name for found in pkgutil.iter_modules(_places) if found.ispkg))
 """Source systems that have a command, and marts of their own, tagged with the name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from loaders.sources.gmail import MESSAGES
+from loaders.sources.gmail.sync import MESSAGES
 from loaders.sources.stripe.kinds import KINDS
 from tests.chaos.snapshots import Snapshot
 from tests.chaos.truth import MESSAGE, Event, Truth

@@ -10,7 +10,7 @@ from typing import Any
 
 from landfall_sandbox import Sandbox
 from landfall_sandbox.layout import LABEL_NAMES
-from loaders.sources.stripe import OBJECT_TYPES
+from loaders.sources.stripe.kinds import OBJECT_TYPES
 
 TOKEN = "token-of-the-kill-harness"
 STRIPE_KEY = "sk_test_ofthekillharness1234567890"

@@ -26,8 +26,11 @@ from loaders.objects.items import Cursor, Deleted, Gone, Item, Listed, Observed,
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import load_target
 from loaders.sources.contract import FetchRequest
-from loaders.sources.gmail import MESSAGES, GmailConfig, GmailSource
-from loaders.sources.stripe import StripeConfig, StripeSource
+from loaders.sources.gmail.options import GmailConfig
+from loaders.sources.gmail.source import GmailSource
+from loaders.sources.gmail.sync import MESSAGES
+from loaders.sources.stripe.options import StripeConfig
+from loaders.sources.stripe.source import StripeSource
 from loaders.transform import bootstrap, dbt_build
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored

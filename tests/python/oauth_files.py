@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loaders.sources.gmail import SCOPES
+from loaders.sources.gmail.options import SCOPES
 
 CANARY = "canary-5e1d-do-not-print"
 CLIENT_SECRET = f"{CANARY}-client-secret"

@@ -23,7 +23,8 @@ import pytest
 from landfall_sandbox import Sandbox
 from loaders.settings.places import PROJECT_DIR
 from loaders.sources.connections import load_connection
-from loaders.sources.gmail import SCOPES, load_credentials
+from loaders.sources.gmail.credentials import load_credentials
+from loaders.sources.gmail.options import SCOPES
 from loaders.warehouse.base import Warehouse
 
 from .conftest import Project

@@ -26,7 +26,7 @@ from loaders.settings.connection import Connection
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import load_target
 from loaders.sources.connections import load_connection
-from loaders.sources.gmail import GmailConfig
+from loaders.sources.gmail.options import GmailConfig
 from loaders.transform import views
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.opening import open_warehouse
@@ -634,7 +634,7 @@ def test_a_warehouse_that_fills_up_is_one_line_and_a_spooled_event(
         return iter(())
 
     monkeypatch.setattr(duckdb, "connect", refuse_when_full)
-    monkeypatch.setattr("loaders.sources.gmail.GmailSource.fetch", fill)
+    monkeypatch.setattr("loaders.sources.gmail.source.GmailSource.fetch", fill)
     code, _, err = run_main(capsys, "gmail")
     assert code == 1
     assert "Traceback" not in err

@@ -18,9 +18,9 @@ from google.oauth2.credentials import Credentials
 from landfall_sandbox import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
 from loaders.sources.contract import FetchRequest
-from loaders.sources.gmail import GmailConfig
 from loaders.sources.gmail import client as client_module
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.pacing import TokenBucket
 
 from .test_stripe_client import PAUSES, Clock, Waits, new_request

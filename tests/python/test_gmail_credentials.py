@@ -21,11 +21,11 @@ from loaders import errors
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
 from loaders.sources.connections import load_connection
-from loaders.sources.gmail import load_credentials
 from loaders.sources.gmail.credentials import (
     ServiceAccountCredentials,
     UserCredentials,
     find_credentials,
+    load_credentials,
     write_private,
 )
 from loaders.warehouse.base import Warehouse

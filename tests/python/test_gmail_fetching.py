@@ -15,9 +15,9 @@ from landfall_sandbox import Sandbox
 from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import Item, Listed, ObservationClock, Observed
 from loaders.sources.contract import FetchOptions, FetchRequest, Usage
-from loaders.sources.gmail import GmailConfig
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.fetching import ATTACHMENT, MAX_WAITING_BYTES, MESSAGE, Batch, Fetcher
+from loaders.sources.gmail.options import GmailConfig
 
 MEGABYTES = 1024**2
 

@@ -18,7 +18,8 @@ from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, IngestOption
 from loaders.jobs import crashpoints
 from loaders.objects.items import Item, ObservationClock, Observed
 from loaders.sources.contract import FetchRequest
-from loaders.sources.gmail import GmailSource, fetching
+from loaders.sources.gmail import fetching
+from loaders.sources.gmail.source import GmailSource
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 

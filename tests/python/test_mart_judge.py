@@ -17,7 +17,7 @@ import yaml
 from landfall_sandbox import Sandbox
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.settings.places import PROJECT_DIR
-from loaders.sources.gmail import FORMATS
+from loaders.sources.gmail.options import FORMATS
 from loaders.warehouse.base import Warehouse
 from tests.peers.emulate import run_emulate
 from tests.peers.gmail_stand_ins import EmulateMailbox

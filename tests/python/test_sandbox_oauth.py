@@ -17,7 +17,7 @@ import pytest
 from google.auth.transport.requests import Request
 
 from landfall_sandbox import Sandbox
-from loaders.sources.gmail import SCOPES
+from loaders.sources.gmail.options import SCOPES
 
 from .oauth_files import service_account_info
 

@@ -14,7 +14,7 @@ import pytest
 
 from landfall_sandbox import Sandbox
 from loaders.settings.places import PROJECT_DIR
-from loaders.sources.stripe import KINDS, OBJECT_TYPES
+from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
 from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, count, event_types, events

@@ -20,9 +20,9 @@ from landfall_sandbox import Sandbox, SandboxError
 from loaders.errors import SourceError
 from loaders.ingestion.ingest import IngestOptions
 from loaders.jobs import crashpoints
-from loaders.sources.stripe import KINDS, OBJECT_TYPES
 from loaders.sources.stripe import events as events_module
 from loaders.sources.stripe import sync as sync_module
+from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 

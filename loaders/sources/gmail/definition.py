@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loaders.sources.contract import Definition
+from loaders.sources.definition import Definition
 from loaders.sources.gmail.options import AUTHORISE, OPTIONS
 
 SOURCE = Definition(

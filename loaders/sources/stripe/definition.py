@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loaders.sources.contract import Definition
+from loaders.sources.definition import Definition
 from loaders.sources.stripe.kinds import OBJECT_TYPES
 from loaders.sources.stripe.options import OPTIONS
 
