@@ -310,7 +310,7 @@ def test_a_404_that_is_not_stripe_s_is_no_deletion(server: Server) -> None:
     server.answers = [Answer(404, b"<html>not here</html>")]
     error = refusal(new_client(server.url))
     assert type(error) is ForeignAnswer
-    assert "a proxy?" in str(error)
+    assert "a proxy or" in str(error)
 
 
 @pytest.mark.parametrize("status", [400, 402, 409, 500])

@@ -5,9 +5,9 @@ Source: Gmail API v1 reference; error reasons from its "Resolve errors" page.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
-import random
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.json_elements import json_elements
 from loaders.settings.proxies import by_proxy
+from loaders.sources.attempts import Again, Attempts, foreign_answer
 from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.options import AUTHORISE, SCOPES, GmailConfig
 from loaders.sources.gmail.transport import BadAnswer, NotJson, NoToken, new_transport
@@ -64,6 +65,9 @@ _KEY_REFUSED = (
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
+_unexpected = functools.partial(foreign_answer, "gmail")
+
+
 class NotFound(SourceError):
     """404: the object, or the history asked for, is not there (any more)."""
 
@@ -95,6 +99,7 @@ class GmailClient:
         self._connection_name = connection_name
         self._credentials = credentials
         self._costs = config.costs
+        self._attempts = Attempts("gmail", config.max_attempts, config.backoff_seconds)
         self._bucket = TokenBucket(config.units_limit, max(self._costs.values()))
         self._service = _build_service(credentials, config)
         self._local = threading.local()
@@ -247,85 +252,54 @@ class GmailClient:
     ) -> bytes:
         """One API call with pacing and retries: the body as it came."""
         call = build(userId=self.config.user_id, prettyPrint=False, **arguments)
-        units = self._costs[method]
-        for attempt in range(1, self.config.max_attempts + 1):
-            self._wait_for_quota(request, units)
-            request.usage.add(calls=1, units=units)
+
+        def ask(is_last: bool) -> bytes | Again:
             try:
                 body: bytes = call.execute(http=self._http())
                 return body
-            except Exception as error:  # noqa: BLE001 - classified below
-                wait = self._wait_before_retry(request, error, method, attempt)
-            request.usage.add(retries=1, throttled=wait)
-            self._wait(request, wait)
-        raise AssertionError("unreachable: the last attempt raises")
+            except Exception as error:  # noqa: BLE001 - classified
+                return self._again(error, method, is_last=is_last)
 
-    def _wait_for_quota(self, request: FetchRequest, units: int) -> None:
-        self._wait(request, self._bucket.reserve(units))
-        while (seconds := self._bucket.closed_for()) > 0:
-            self._wait(request, seconds)
+        return self._attempts.call(request, method, [self._bucket], ask, self._costs[method])
 
-    @staticmethod
-    def _wait(request: FetchRequest, seconds: float) -> None:
-        if request.cancelled.wait(seconds) if seconds > 0 else request.cancelled.is_set():
-            raise Cancelled
-
-    def _wait_before_retry(
-        self, request: FetchRequest, error: Exception, method: str, attempt: int
-    ) -> float:
-        """Seconds to wait; raises the classified error when a retry cannot help."""
+    def _again(self, error: Exception, method: str, *, is_last: bool) -> Again:
+        """What may pass; raises the classified error when a retry cannot help."""
         import google.auth.exceptions
         import httplib2
 
-        retry_after, is_throttled = 0.0, False
-        kind: type[SourceError] = TransientSourceError
         if isinstance(error, NoToken):
             if error.is_refusal:
                 raise SourceError(self._refusal(method, 401, error.reason)) from error
             cause = f"{error.status} of the token endpoint and neither token nor OAuth error"
-            retry_after, kind = error.retry_after, ForeignAnswer
-        elif isinstance(error, BadAnswer):
+            return Again(cause, error.retry_after, kind=ForeignAnswer, error=error)
+        if isinstance(error, BadAnswer):
             status, reason = error.status, error.reason
             is_throttled = status == 429 or reason in _RATE_REASONS
             if status == 404 and not error.is_of_api:  # it must not count as a deletion
                 raise _unexpected(method) from error
             if status == 404:
                 raise NotFound(f"gmail: {method}: not found") from error
-            is_last = attempt >= self.config.max_attempts
             may_pass = is_throttled or status in (408, 409) or status >= 500
             if not (may_pass or (reason in _PRECONDITION and not is_last)):
                 raise self._refused(method, status, reason) from error
-            cause = f"{status} {reason}"
-            retry_after = error.retry_after
-        elif isinstance(error, NotJson):
-            if attempt >= self.config.max_attempts:
+            met = [self._bucket] if is_throttled else []
+            return Again(f"{status} {reason}", error.retry_after, met, error=error)
+        if isinstance(error, NotJson):
+            if is_last:
                 raise _unexpected(method) from error
-            cause = "no JSON"
-        elif (
+            return Again("no JSON")
+        if (
             isinstance(error, google.auth.exceptions.RefreshError)
             and not error.retryable
             and not isinstance(error.__cause__, google.auth.exceptions.TransportError)
         ):
             raise self._refused(method, 401, "authError") from error
-        elif isinstance(
-            error,
-            (*_NETWORK_ERRORS, httplib2.HttpLib2Error, google.auth.exceptions.GoogleAuthError),
-        ):
-            cause = f"{type(error).__name__}{by_proxy(self.config.api_base_url or _API)}"
-            self._http().close()  # a reset connection would be kept, and fail the next attempt
-        else:
+        of_network = (httplib2.HttpLib2Error, google.auth.exceptions.GoogleAuthError)
+        if not isinstance(error, (*_NETWORK_ERRORS, *of_network)):
             raise error
-        # Before all others are made to wait for it.
-        request.check_pause(retry_after, f"gmail: {method}")
-        if attempt >= self.config.max_attempts:
-            raise kind(
-                f"gmail: {method} failed {attempt} times, last with {cause}; run again later"
-            ) from error
-        ceiling = min(60.0, self.config.backoff_seconds * 2 ** (attempt - 1))
-        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))
-        if is_throttled:
-            self._bucket.slow_down(wait)
-        return wait
+        self._http().close()  # a reset connection would be kept, and fail the next attempt
+        by = by_proxy(self.config.api_base_url or _API)
+        return Again(f"{type(error).__name__}{by}", error=error)
 
     def _refused(self, method: str, status: int, reason: str) -> SourceError:
         is_of_object = method in _OF_ONE_OBJECT or status not in (401, 403)
@@ -380,10 +354,3 @@ def _elements(body: bytes, member: str, method: str) -> Iterator[tuple[str, dict
             yield text, value
     except ValueError as error:
         raise _unexpected(method) from error
-
-
-def _unexpected(method: str) -> ForeignAnswer:
-    return ForeignAnswer(
-        f"gmail: {method} answered something else than the API's JSON (a proxy or sign-in page?);"
-        " see api_base_url, or run again later"
-    )

@@ -8,20 +8,21 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import email.utils
+import functools
 import json
-import random
 import re
 import threading
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 import requests
 
-from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError, redact
+from loaders.errors import SourceError, TransientSourceError, redact
 from loaders.objects.json_elements import dedented, indented_elements, json_elements
 from loaders.settings.proxies import by_proxy
+from loaders.sources.attempts import Again, Attempts, foreign_answer
 from loaders.sources.contract import FetchRequest
 from loaders.sources.pacing import TokenBucket, asked_pause
 from loaders.sources.stripe.options import StripeConfig
@@ -31,9 +32,11 @@ PAGE_SIZE = 100
 
 _NAME = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 _PERMISSION = re.compile(r"\brak_\w{1,64}", re.ASCII)
-_LONGEST_WAIT = 60.0
 _OF_VERSION = re.compile(r"(?i)\bstripe api version\b|\bstripe-version\b")
 _BODY_PIECE = 4 * 1024 * 1024
+
+
+_unexpected = functools.partial(foreign_answer, "stripe")
 
 
 class KeyRefused(SourceError):
@@ -91,6 +94,7 @@ class StripeClient:
         self.served_at = dt.datetime.now(dt.UTC)
         """Stripe's clock, by the last answer; this machine's before there was one."""
         self._connection_name = connection_name
+        self._attempts = Attempts("stripe", config.max_attempts, config.backoff_seconds)
         self._account_bucket = _bucket(config.rate)
         self._endpoint_buckets: dict[str, TokenBucket] = {}
         self._lock = threading.Lock()
@@ -143,61 +147,40 @@ class StripeClient:
         parameters: Mapping[str, Any] | None = None,
         object_id: str | None = None,
     ) -> _Answer:
+        def ask(is_last: bool) -> _Answer | Again:
+            return self._try(endpoint, path, parameters, object_id, is_last=is_last)
+
         buckets = (self._account_bucket, self._endpoint_bucket(endpoint))
-        for attempt in range(1, self.config.max_attempts + 1):
-            _wait(request, max(bucket.reserve(1) for bucket in buckets))
-            while (closed := max(bucket.closed_for() for bucket in buckets)) > 0:
-                _wait(request, closed)
-            request.usage.add(calls=1, units=1)
-            answer, wait = self._try(request, endpoint, path, parameters, object_id, attempt)
-            if answer is not None:
-                return answer
-            request.usage.add(retries=1, throttled=wait)
-            _wait(request, wait)
-        raise AssertionError("unreachable: the last attempt raises")
+        return self._attempts.call(request, endpoint, buckets, ask)
 
     def _try(
         self,
-        request: FetchRequest,
         endpoint: str,
         path: str,
         parameters: Mapping[str, Any] | None,
         object_id: str | None,
-        attempt: int,
-    ) -> tuple[_Answer | None, float]:
-        """The answer, or the seconds after which to ask again; raises what no retry mends."""
-        answer, cause, retry_after, is_throttled = None, "", 0.0, False
+        *,
+        is_last: bool,
+    ) -> _Answer | Again:
+        """The answer, or what may pass; raises what no retry mends."""
         try:
             answer = self._get(path, parameters)
         except requests.RequestException as error:
             # Its text may quote the address, and that may carry a secret of a proxy.
-            cause = f"{type(error).__name__}{by_proxy(self.config.api_base_url, 'all')}"
-        if answer is not None:
-            self.served_at = _date(answer) or self.served_at
-            if answer.status_code == 200:
-                if isinstance(value := _parsed(answer.content), dict):
-                    return dataclasses.replace(answer, value=value), 0.0
-                if attempt >= self.config.max_attempts:
-                    raise _unexpected(endpoint)
-            elif answer.status_code < 400:
+            return Again(f"{type(error).__name__}{by_proxy(self.config.api_base_url, 'all')}")
+        self.served_at = _date(answer) or self.served_at
+        if answer.status_code == 200:
+            if isinstance(value := _parsed(answer.content), dict):
+                return dataclasses.replace(answer, value=value)
+            if is_last:
                 raise _unexpected(endpoint)
-            elif not _may_pass(answer):
-                raise self._permanent(endpoint, answer, object_id)
-            is_throttled = answer.status_code == 429
-            cause = f"{answer.status_code} {_error(answer)[0]}"
-            retry_after = asked_pause(answer.headers)
-            # Before all others are made to wait for it.
-            request.check_pause(retry_after, f"stripe: {endpoint}")
-        if attempt >= self.config.max_attempts:
-            raise TransientSourceError(
-                f"stripe: {endpoint} failed {attempt} times, last with {cause}; run again later"
-            )
-        ceiling = min(_LONGEST_WAIT, self.config.backoff_seconds * 2 ** (attempt - 1))
-        wait = max(retry_after, random.uniform(ceiling / 2, ceiling))
-        if is_throttled:
-            assert answer is not None
-            self._slow_down(endpoint, answer, wait)
-        return None, wait
+        elif answer.status_code < 400:
+            raise _unexpected(endpoint)
+        elif not _may_pass(answer):
+            raise self._permanent(endpoint, answer, object_id)
+        cause = f"{answer.status_code} {_error(answer)[0]}"
+        met = [*self._met(endpoint, answer)] if answer.status_code == 429 else ()
+        return Again(cause, asked_pause(answer.headers), met)
 
     def _get(self, path: str, parameters: Mapping[str, Any] | None) -> _Answer:
         response = self._session().get(path, parameters, allow_redirects=False, stream=True)
@@ -206,13 +189,13 @@ class StripeClient:
         body = b"".join(response.iter_content(_BODY_PIECE))
         return _Answer(response.status_code, response.headers, body)
 
-    def _slow_down(self, endpoint: str, answer: _Answer, wait: float) -> None:
+    def _met(self, endpoint: str, answer: _Answer) -> Iterator[TokenBucket]:
         """Stripe says which of its limits was met; without that it may have been any."""
         reason = answer.headers.get("Stripe-Rate-Limited-Reason", "")
         if not reason.startswith("global"):
-            self._endpoint_bucket(endpoint).slow_down(wait)
+            yield self._endpoint_bucket(endpoint)
         if not reason.startswith(("endpoint", "resource")):
-            self._account_bucket.slow_down(wait)
+            yield self._account_bucket
 
     def _permanent(self, endpoint: str, answer: _Answer, object_id: str | None) -> SourceError:
         status, (code, parameter, permission) = answer.status_code, _error(answer)
@@ -284,11 +267,6 @@ def _bucket(rate: float) -> TokenBucket:
     """For so many requests a second; of less than ten a second, for as long as ten take."""
     seconds = max(1.0, 10 / rate)
     return TokenBucket(rate * seconds, 1, seconds=seconds)
-
-
-def _wait(request: FetchRequest, seconds: float) -> None:
-    if request.cancelled.wait(seconds) if seconds > 0 else request.cancelled.is_set():
-        raise Cancelled
 
 
 def _may_pass(answer: _Answer) -> bool:
@@ -386,13 +364,6 @@ def _endpoint(path: str) -> str:
 def escaped(object_id: str) -> str:
     """An id as a segment of a path, as stripe-python's `sanitize_id` has it."""
     return urllib.parse.quote_plus(object_id)
-
-
-def _unexpected(endpoint: str) -> ForeignAnswer:
-    return ForeignAnswer(
-        f"stripe: {endpoint} answered something else than the API's JSON (a proxy?); see"
-        " api_base_url, or run again later"
-    )
 
 
 def not_advancing(what: str) -> TransientSourceError:
