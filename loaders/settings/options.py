@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from loaders.errors import ConfigError
@@ -36,10 +36,28 @@ def section(connection: Connection) -> str:
     return f"sources.{connection.source_system}.{connection.name}"
 
 
-def check_percent(value: float, where: str) -> None:
-    """Raise ConfigError for what is no percentage."""
-    if not 0 <= value <= 100:
-        raise ConfigError(f"{where}: expected a number from 0 to 100")
+def within(default: Any, least: float, most: float = math.inf) -> Any:
+    """A field of a configuration class whose number lies between two, both included."""
+    return dataclasses.field(default=default, metadata={"within": (least, most)})
+
+
+def one_of(default: str, known: Collection[str]) -> Any:
+    """A field of a configuration class that takes some words alone."""
+    return dataclasses.field(default=default, metadata={"known": tuple(known)})
+
+
+def check_options(config: Any, where: str) -> None:
+    """Raise ConfigError for the first field whose value is not what `within` or `one_of` say."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        expected = ""
+        if "known" in field.metadata and value not in field.metadata["known"]:
+            expected = ", ".join(field.metadata["known"])
+        least, most = field.metadata.get("within", (-math.inf, math.inf))
+        if "within" in field.metadata and not least <= value <= most:
+            expected = f"a number from {least:g} {'on' if most == math.inf else f'to {most:g}'}"
+        if expected:
+            raise ConfigError(f"{where}.{field.name}: expected {expected}, got {value!r}")
 
 
 def _number(kind: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:

@@ -12,7 +12,7 @@ from landfall_sandbox import Sandbox
 from loaders.ingestion.deletions import FEW, Brake, DeletionsHeldBack
 from loaders.ingestion.ingest import IngestOptions
 from loaders.objects.items import Cursor, Deleted, Item, Land, Listed, ObservationClock, Observed
-from loaders.sources.contract import FetchRequest, Usage
+from loaders.sources.contract import FetchOptions, FetchRequest, Usage
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 
@@ -112,7 +112,10 @@ def test_parts_that_go_with_their_owner_do_not_count(request_: FetchRequest) -> 
 @pytest.mark.parametrize("option", ["accept_deletions", "dry_run"])
 def test_what_is_accepted_passes_as_it_comes(request_: FetchRequest, option: str) -> None:
     stream = [*deletions(MANY), cursor_item(1, n=1), STATE]
-    setattr(request_, option, True)
+    if option == "dry_run":
+        request_.dry_run = True
+    else:
+        request_.options = FetchOptions(accept_deletions=True)
     assert guarded(request_, stream)[0] == stream
 
 

@@ -824,7 +824,7 @@ class Account:
     """A client of a list that is only a list of times; counts what is asked of it."""
 
     def __init__(self, created: Sequence[int]) -> None:
-        self.config = StripeConfig("sk_test_x")
+        self.config = StripeConfig(api_key="sk_test_x")
         self.requests = 0
         self.slices: set[int] = set()
         self._newest_first = sorted(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
-from loaders.settings.options import check_percent, read_options, section
+from loaders.settings.options import check_options, one_of, read_options, section, within
+from loaders.sources.options import SourceOptions
 
 SCOPES = ("https://www.googleapis.com/auth/gmail.readonly",)
 AUTHORISE = "python loaders/run.py auth gmail --connection {connection}"
@@ -40,53 +41,34 @@ SANDBOX_UNITS_PER_MINUTE = 60_000_000
 """The sandbox has no quota unless it is told to."""
 
 
-@dataclasses.dataclass(frozen=True)
-class GmailConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GmailConfig(SourceOptions):
     """Options of a Gmail connection (`[sources.gmail.<name>]`)."""
 
     user_id: str = "me"
     api_base_url: str | None = None
-    fetch_format: str = "full"
+    fetch_format: str = one_of("full", FORMATS)
     include_spam_trash: bool = False
-    label_changes: str = "defer"
+    label_changes: str = one_of("defer", LABEL_CHANGES)
     """`defer`: messages of which only labels changed are read again for `label_change_units`
     a run, the others wait for the next; `refetch`: all of them at once."""
-    label_change_units: int = 2_000
-    attachment_max_bytes: int = 0
+    label_change_units: int = within(2_000, 0)
+    attachment_max_bytes: int = within(0, 0)
     """Attachments up to this size are stored as objects too; 0 stores none."""
     labels_interval_hours: float = 24.0
     """How often labels and the profile are read."""
-    max_deletions_percent: float = 5.0
-    """Of the held objects of a type, so many may vanish in a run without --accept-deletions."""
-    quota: str = "current"
-    units_per_minute: int = 0
+    quota: str = one_of("current", QUOTAS)
+    units_per_minute: int = within(0, 0)
     """Quota units a minute; 0 for that of `quota`."""
     unit_costs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Units of methods, over those of `quota`."""
-    workers: int = 10
-    max_attempts: int = 6
-    backoff_seconds: float = 1.0
-    timeout_seconds: float = 60.0
 
     @classmethod
     def from_connection(cls, connection: Connection) -> GmailConfig:
         """Read a connection's options; ConfigError names the one that is wrong."""
         where = section(connection)
         config = cls(**read_options(cls, connection))
-        for name, known in (
-            ("fetch_format", FORMATS),
-            ("label_changes", LABEL_CHANGES),
-            ("quota", tuple(QUOTAS)),
-        ):
-            value = getattr(config, name)
-            if value not in known:
-                raise ConfigError(f"{where}.{name}: expected {', '.join(known)}, got {value!r}")
-        if config.workers < 1 or config.max_attempts < 1:
-            raise ConfigError(f"{where}: workers and max_attempts must be at least 1")
-        for name in ("units_per_minute", "attachment_max_bytes", "label_change_units"):
-            if getattr(config, name) < 0:
-                raise ConfigError(f"{where}.{name}: expected a number from 0 on")
-        check_percent(config.max_deletions_percent, f"{where}.max_deletions_percent")
+        check_options(config, where)
         if unknown := config.unit_costs.keys() - _LEGACY_COSTS.keys():
             raise ConfigError(
                 f"{where}.unit_costs: unknown method {', '.join(sorted(unknown))};"

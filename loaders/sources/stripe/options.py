@@ -8,7 +8,8 @@ from typing import Any
 
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
-from loaders.settings.options import check_percent, read_options, section
+from loaders.settings.options import check_options, read_options, section, within
+from loaders.sources.options import LEAST_SECONDS, SourceOptions
 from loaders.sources.stripe.kinds import OBJECT_TYPES
 
 API_BASE_URL = "https://api.stripe.com"
@@ -24,8 +25,8 @@ endpoint. Source: Stripe docs, Rate limits."""
 _KEY = re.compile(r"[sr]k_\w+", re.ASCII)
 
 
-@dataclasses.dataclass(frozen=True)
-class StripeConfig:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StripeConfig(SourceOptions):
     """Options of a Stripe connection (`[sources.stripe.<name>]`)."""
 
     api_key: str = dataclasses.field(repr=False)
@@ -34,18 +35,16 @@ class StripeConfig:
     api_base_url: str = API_BASE_URL
     api_version: str = API_VERSION
     objects: tuple[str, ...] = tuple(OBJECT_TYPES)
-    requests_per_second: float = 0.0
+    requests_per_second: float = within(0.0, 0)
     """Requests a second in all; 0 for what Stripe takes with this kind of key."""
-    endpoint_requests_per_second: float = _ENDPOINT_REQUESTS
+    endpoint_requests_per_second: float = within(_ENDPOINT_REQUESTS, LEAST_SECONDS)
     """Requests a second at one endpoint: a list, or the single reads of a kind."""
-    event_overlap_seconds: int = 300
+    event_overlap_seconds: int = within(300, 0)
     """Events that turn up so long after their time are not missed."""
-    max_deletions_percent: float = 5.0
-    """Of the held objects of a type, so many may vanish in a run without --accept-deletions."""
-    workers: int = 16
-    max_attempts: int = 8
-    backoff_seconds: float = 0.5
-    timeout_seconds: float = 80.0
+    workers: int = within(16, 1)
+    max_attempts: int = within(8, 1)
+    backoff_seconds: float = within(0.5, 0)
+    timeout_seconds: float = within(80.0, LEAST_SECONDS)
 
     @classmethod
     def from_connection(cls, connection: Connection, **fixed: Any) -> StripeConfig:
@@ -56,15 +55,7 @@ class StripeConfig:
         options["api_key"] = fixed.get("api_key") or _read_key(connection, where)
         config = cls(**options)
         check_object_types(config.objects, f"{where}.objects")
-        if config.workers < 1 or config.max_attempts < 1:
-            raise ConfigError(f"{where}: workers and max_attempts must be at least 1")
-        for name in ("requests_per_second", "event_overlap_seconds", "backoff_seconds"):
-            if getattr(config, name) < 0:
-                raise ConfigError(f"{where}.{name}: expected a number from 0 on")
-        for name in ("endpoint_requests_per_second", "timeout_seconds"):
-            if getattr(config, name) <= 0:
-                raise ConfigError(f"{where}.{name}: expected a number above 0")
-        check_percent(config.max_deletions_percent, f"{where}.max_deletions_percent")
+        check_options(config, where)
         if not config.api_base_url.startswith(("https://", "http://")):
             raise ConfigError(f"{where}.api_base_url: expected an address with https://")
         return config
