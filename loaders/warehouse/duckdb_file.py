@@ -21,14 +21,12 @@ from loaders.settings.target import Target
 from loaders.warehouse.base import View, Warehouse
 
 _LOCKED = "Could not set lock on file"
-
+# A COMMIT says only what it could not do.
+_OUT_OF_MEMORY = re.compile(r"Out of Memory Error|failed to (?:pin block|allocate data) of size")
 _HOLDER = re.compile(r"\(PID ([1-9]\d*)\)")
-
 _LOOK_AGAIN_SECONDS = (0.1, 0.5)
 """Random, and the same for all: whoever has waited long must not look more rarely than others."""
-
 _SAY_AFTER_SECONDS = 5.0
-
 _STREAMED_ROWS = 256
 
 logger = logging.getLogger(__name__)
@@ -273,7 +271,7 @@ class DuckDBWarehouse(Warehouse):
 
 def with_next_step(text: str) -> str:
     """What DuckDB said; where its memory did not suffice, with the name that its limit has here."""
-    if "Out of Memory Error" not in text:
+    if not _OUT_OF_MEMORY.search(text):
         return text
     said = text.partition("Possible solutions")[0].strip()
     return f"{said}; raise LANDFALL_DUCKDB_MEMORY, which is memory_limit in profiles.yml"

@@ -107,6 +107,46 @@ when matched and seen.action = 'deleted'
 when matched
     then update set {{ history }};
 
+-- DuckDB reads, joins and parses 2,048 payloads at once, and a few of 25 MB fill its memory. So
+-- each load package, whose bytes have a bound, is a scan of its own. No two scans overlap,
+-- however the packages lie; more than 256 would take seconds to plan.
+set variable payload_scans = (
+    with packages as (
+        select min(rowid) as first_row
+        from {{ landed }}
+        where rowid in (select content_row from merge_decisions where brings_payload)
+        group by _dlt_load_id
+    ),
+
+    parts as (
+        select
+            first_row,
+            ntile(256) over (order by first_row) as part
+        from packages
+    ),
+
+    scans as (
+        select
+            min(first_row) as first_row,
+            lead(min(first_row)) over (order by part) as next_row
+        from parts
+        group by part
+    )
+
+    select
+        concat(
+            $$select rowid as content_row, payload from {{ landed }} where false$$,
+            string_agg(concat(
+                $$ union all select rowid, payload from {{ landed }} where rowid >= $$, first_row,
+                ' and rowid < ' || next_row
+            ), '' order by first_row)
+        )
+    from scans
+);
+
+-- the payloads are what is streamed, not what is kept, however few they are
+set variable optimizers_before = current_setting('disabled_optimizers');
+set disabled_optimizers = 'build_side_probe_side';
 -- two threads would each fill a row group of their own, and copy it into one at the end
 set variable threads_before = current_setting('threads');
 set threads = 1;
@@ -119,11 +159,12 @@ select
     {{ json_parse('landed.payload') }} as payload,
     {{ text_literal(correlation_id()) }} as merged_by,
     seen.action as last_action
-from {{ landed }} as landed
+from query(getvariable('payload_scans')) as landed
 right join (select * from merge_decisions where brings_payload) as seen
-    on landed.rowid = seen.content_row;
+    on landed.content_row = seen.content_row;
 
 set threads = getvariable('threads_before');
+set disabled_optimizers = getvariable('optimizers_before');
 drop table merge_decisions
 {%- endmacro %}
 

@@ -354,6 +354,19 @@ def test_a_state_that_was_merged_and_not_drained_changes_nothing(queue: Queue) -
     assert [queue.row(key) for key in "abc"] == before
 
 
+def test_rows_of_packages_that_lie_among_each_other_are_inserted_once(queue: Queue) -> None:
+    first = queue.land([State("a", 1, "x")])
+    queue.land([State("b", 1, "y")])
+    last = queue.land([State("c", 1, "z"), State("d", 1)])
+    queue.connection.execute(
+        "update landfall.events_staging.landed_objects set _dlt_load_id = ? where _dlt_load_id = ?",
+        [first, last],
+    )
+    queue.merge()
+    assert [queue.content(key) for key in "abcd"] == ["x", "y", "z", None]
+    assert queue.queued() == []
+
+
 def test_an_incomplete_load_is_ignored_and_stays_queued(queue: Queue) -> None:
     queue.store(State("a", 1, "x"))
     load_id = queue.land([State("a", 2, "y"), State("b", 2, "q")], complete=False)

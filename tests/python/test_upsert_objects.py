@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import json
+import random
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ from loaders.jobs.job import Job
 from loaders.jobs.names import new_correlation_id
 from loaders.monitoring.health import dead_letters
 from loaders.objects.idem_keys import IdemKeyFunction, idem_key
-from loaders.objects.items import Cursor, Item, Observed, Unfetched
+from loaders.objects.items import Cursor, Deleted, Item, Observed, Unfetched
 from loaders.settings.places import state_dir
 from loaders.transform import dbt_build, merge_counts
 from loaders.upsert import UpsertResult, upsert_objects
@@ -579,3 +581,22 @@ def test_a_refused_package_does_not_list_its_dead_letters_twice(
     run = run_scripted(warehouse, items)
     assert run.telemetry["new_dead_letters"] == 2
     assert sorted(each["external_id"] for each in dead_letters(warehouse, 10)) == ["w0", "w7"]
+
+
+@duckdb_only("DuckDB's memory limit")
+@pytest.mark.slow
+def test_mails_of_25_mb_fit_into_the_default_memory(warehouse: Warehouse) -> None:
+    def mail(index: int, seed: int) -> dict[str, Any]:
+        content = random.Random(seed).randbytes(25_500_000)
+        return {"id": f"w{index}", "raw": base64.b64encode(content).decode()}
+
+    for action in ("inserted", "unchanged"):
+        result = upsert(warehouse, (mail(index, index) for index in range(4)))
+        assert {name: n for name, n in result.counts.items() if n} == {action: 4}
+    assert upsert(warehouse, [mail(0, 4)]).counts["updated"] == 1
+    run = run_scripted(warehouse, [Deleted("widget", "w1", dt.datetime.now(dt.UTC))])
+    assert run.counts == {"deleted": 1}
+    assert queued(warehouse) == 0
+    for index, seed in ((0, 4), (1, 1)):
+        payload = "select payload from events.raw_objects where external_id = ?"
+        assert json.loads(warehouse.execute(payload, (f"w{index}",))[0][0]) == mail(index, seed)
