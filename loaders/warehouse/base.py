@@ -29,6 +29,8 @@ class Warehouse(abc.ABC):
     """A `?` whose text becomes JSON."""
     timestamp_parameter: str
     """A `?` whose ISO 8601 text becomes a timestamp."""
+    largest_json: int | None = None
+    """Bytes of a payload that SQL takes apart in bounded memory; None for any."""
 
     def __init__(self, target: Target, lock_wait: float = DEFAULT_LOCK_WAIT) -> None:
         self.target = target

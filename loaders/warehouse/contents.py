@@ -121,7 +121,7 @@ class Stored:
     def members(
         self, object_type: str, *paths: str, created_since: int | None = None
     ) -> Iterator[tuple[Any, ...]]:
-        """(id, JSON value at each path) of every live object; of what is queued, once more.
+        """(id, JSON value at each `$.name`) of each live object; of what is queued, once more.
 
         Those created at `created_since` (Unix seconds) or later, where that is given.
         """
@@ -129,8 +129,13 @@ class Stored:
             return
         warehouse = self._warehouse
         members = [warehouse.json_member("payload", path) for path in paths]
-        stored = [warehouse.json_as_text(member) for member in members]
-        queued = [f"cast({member} as string)" for member in members]
+        whole = "cast(null as string)"
+        if warehouse.largest_json is not None:
+            is_small = f"strlen(payload) <= {warehouse.largest_json}"
+            members = [f"case when {is_small} then {member} end" for member in members]
+            whole = f"case when not {is_small} then payload end"
+        stored = [whole, *map(warehouse.json_as_text, members)]
+        queued = [whole, *(f"cast({member} as string)" for member in members)]
         condition, parameters = self._of_type(object_type)
         if created_since is not None:
             condition += " and object_created_at >= ?"
@@ -143,8 +148,12 @@ class Stored:
             f" where {condition} and not is_deleted and {warehouse.is_complete()}"
             " order by observed_at",
         ):
-            for external_id, *texts in warehouse.stream(query, parameters):
-                yield external_id, *(None if text is None else json.loads(text) for text in texts)
+            for external_id, text, *texts in warehouse.stream(query, parameters):
+                if text is None:
+                    yield external_id, *(None if one is None else json.loads(one) for one in texts)
+                else:
+                    value = json.loads(text)
+                    yield external_id, *(value.get(path.removeprefix("$.")) for path in paths)
 
     def payloads(self) -> Iterator[tuple[str, str, str | None, str]]:
         """(type, id, payload as JSON text, payload_hash) of every live object in raw_objects."""

@@ -42,6 +42,8 @@ class DuckDBWarehouse(Warehouse):
 
     json_parameter = "cast(? as json)"
     timestamp_parameter = "cast(? as timestamptz)"
+    largest_json = 100_000
+    """It takes the payloads of 2,048 rows apart at once, each into four times its size."""
 
     def __init__(self, target: Target, lock_wait: float = DEFAULT_LOCK_WAIT) -> None:
         super().__init__(target, lock_wait)

@@ -588,12 +588,15 @@ def test_a_refused_package_does_not_list_its_dead_letters_twice(
 def test_mails_of_25_mb_fit_into_the_default_memory(warehouse: Warehouse) -> None:
     def mail(index: int, seed: int) -> dict[str, Any]:
         content = random.Random(seed).randbytes(25_500_000)
-        return {"id": f"w{index}", "raw": base64.b64encode(content).decode()}
+        raw = base64.b64encode(content).decode()
+        return {"id": f"w{index}", "raw": raw, "labels": [f"L{seed}"]}
 
     for action in ("inserted", "unchanged"):
         result = upsert(warehouse, (mail(index, index) for index in range(4)))
         assert {name: n for name, n in result.counts.items() if n} == {action: 4}
     assert upsert(warehouse, [mail(0, 4)]).counts["updated"] == 1
+    members = Stored(warehouse, "acme", "acct1").members("widget", "$.labels", "$.none")
+    assert sorted(members) == [(f"w{n}", [f"L{n or 4}"], None) for n in range(4)]
     run = run_scripted(warehouse, [Deleted("widget", "w1", dt.datetime.now(dt.UTC))])
     assert run.counts == {"deleted": 1}
     assert queued(warehouse) == 0
