@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from loaders.constants import constants
 from loaders.ingestion.batch_size import fixed
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.ingestion.landing import Landing
@@ -190,7 +191,7 @@ def _within_run(
             else:
                 landing.set_aside(item.object_type, item.external_id, item.reason)
         landing.flush()
-    counts = dict.fromkeys(merge_counts.MERGE_ACTIONS, 0)
+    counts = dict.fromkeys(constants().merge_actions, 0)
     if merge:
         with warehouse.open():
             connection = (source.source_system, connection_name)

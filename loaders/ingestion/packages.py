@@ -22,7 +22,6 @@ from loaders.jobs import crashpoints
 from loaders.settings.places import configure_dlt, state_dir
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.chain import LINK, Link, head_id
-from loaders.warehouse.duckdb_file import with_next_step
 
 MAX_REFUSED = 20
 """Objects of one package that may become dead letters because the warehouse refuses them."""
@@ -177,7 +176,7 @@ class PackageLoader:
             pipeline.normalize()
         except Exception as error:
             raise LandingError(
-                f"landing: the pending package cannot be read: {reason_of(error)}"
+                f"landing: the pending package cannot be read: {reason_of(self._warehouse, error)}"
             ) from error
         # dlt loads the oldest package first, so the new ones need a directory of their own.
         again = PackageLoader(
@@ -245,10 +244,11 @@ class PackageLoader:
 
         Raises LandingError for any other failure; then the package stays and is retried.
         """
+        reason = reason_of(self._warehouse, error)
         if not _is_terminal(error):
-            raise LandingError(f"landing: the package does not load: {reason_of(error)}") from error
+            raise LandingError(f"landing: the package does not load: {reason}") from error
         drop_pending(self._open_pipeline())
-        return reason_of(error)
+        return reason
 
     def _load_whole(self, package: Package) -> None:
         tables = {
@@ -406,6 +406,6 @@ def _is_terminal(error: BaseException) -> bool:
     return not is_of_table and any(isinstance(cause, refusals) for cause in causes)
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(warehouse: Warehouse, error: BaseException) -> str:
     """The one line of what dlt's error began with."""
-    return with_next_step(describe(list(_causes(error))[-1]))
+    return warehouse.with_next_step(describe(list(_causes(error))[-1]))

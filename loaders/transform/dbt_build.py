@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from loaders.constants import constants
 from loaders.errors import CheckFailed, LandfallError, TransformFailed, UsageError, WarehouseError
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import Target
@@ -27,9 +28,6 @@ _MAX_BUILDS = 4
 _LOOKED_AT, _NAMED = 100, 3
 """Rows of a failed test, and the names of them that an error has room for."""
 _LONGEST_NAME = 100
-# What BigQuery says of the MERGE's job; DuckDB says nothing.
-_MERGE_STATISTICS = ("rows_affected", "bytes_processed", "bytes_billed", "slot_ms", "job_id")
-_FAILED = {"error", "fail", "runtime error", "partial success"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,19 +148,13 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
         status = str(result.status)
         if result.node.name == "raw_objects":
             said = result.adapter_response
-            merge = {name: said[name] for name in _MERGE_STATISTICS if name in said}
+            merge = {name: said[name] for name in constants().merge_statistics if name in said}
             merge_seconds = round(result.execution_time, 3)
         if result.node.resource_type in ("test", "unit_test"):
-            outcome = {
-                "pass": "passed",
-                "success": "passed",
-                "warn": "warned",
-                "skipped": "skipped",
-            }
-            outcomes[outcome.get(status, "failed")] += 1
+            outcomes[constants().test_outcomes.get(status, "failed")] += 1
         if status == "warn":
             warnings.append(result.node.name)
-        if status in _FAILED:
+        if status in constants().failed_statuses:
             failures.append(result)
     error: LandfallError | None = None
     if failures:

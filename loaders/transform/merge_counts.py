@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from loaders.constants import constants
 from loaders.errors import WarehouseError
 from loaders.warehouse.base import Warehouse
 
 Connection = tuple[str, str | None]
 """A source and a connection's name; without one, a job of no connection."""
-MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
 
 
 def merge_counts(
@@ -34,7 +34,7 @@ def merge_counts(
         " where inserted_by = ?) as touched group by 1, 2, 3",
         by_run * 3,
     )
-    counts: dict[str, Any] = dict.fromkeys(MERGE_ACTIONS, 0)
+    counts: dict[str, Any] = dict.fromkeys(constants().merge_actions, 0)
     rescued: dict[str, int] = {}
     for *owner, action, count in rows:
         if action is None:

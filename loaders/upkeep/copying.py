@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from loaders.constants import constants
 from loaders.errors import CheckFailed, ConfigError, LandingError, UsageError, WarehouseBusy
 from loaders.ingestion.arrow_tables import Row, arrow_table
 from loaders.ingestion.packages import drop_pending, load_package, open_pipeline, reason_of
@@ -26,7 +27,7 @@ from loaders.objects.erasure_blocks import Erased
 from loaders.objects.idem_keys import split
 from loaders.settings.places import PACKAGE_NAME, state_dir
 from loaders.settings.target import Target
-from loaders.transform import bootstrap, merge_counts
+from loaders.transform import bootstrap
 from loaders.upkeep import copy_tables as sql
 from loaders.upkeep.copy_compare import Comparison, compare, matched, sorted_rows
 from loaders.upkeep.copy_tables import TABLES, CopiedTable
@@ -227,8 +228,8 @@ class WarehouseCopy:
             except Exception as error:
                 raise LandingError(
                     f"copy: {table.name}: a package does not load into target"
-                    f" '{self._target.target.name}': {reason_of(error)}; run the same command"
-                    " again, what is there is kept"
+                    f" '{self._target.target.name}': {reason_of(self._target, error)}; run the"
+                    " same command again, what is there is kept"
                 ) from error
 
     def _create_temporary(self, table: CopiedTable) -> None:
@@ -251,7 +252,7 @@ class WarehouseCopy:
         self._target.execute(
             f"insert into {stored} ({', '.join(columns)})"
             f" select {', '.join(values)} from {sql.temporary(self._target, table)} as copied"
-            f" where {sql.is_complete(self._target)}"
+            f" where {self._target.is_complete()}"
             f" and not exists (select 1 from {stored} as stored where stored.{key} = copied.{key})"
         )
 
@@ -285,7 +286,7 @@ class WarehouseCopy:
     def _telemetry(self) -> dict[str, Any]:
         objects = next(result for result in self.results if result.table == "raw_objects")
         return {
-            **dict.fromkeys(merge_counts.MERGE_ACTIONS, 0),
+            **dict.fromkeys(constants().merge_actions, 0),
             "inserted": objects.copied,
             "unchanged": objects.already_there,
             "tests": {"passed": 0, "warned": 0, "failed": 0},
@@ -355,7 +356,7 @@ def _check_columns(source: Warehouse, documented: Mapping[str, Mapping[str, str]
 def _check_drained(source: Warehouse) -> None:
     [(queued,)] = source.execute(
         f"select count(*) from {source.staging_table('landed_objects')}"
-        f" where {sql.is_complete(source)}"
+        f" where {source.is_complete()}"
     )
     if queued:
         raise UsageError(

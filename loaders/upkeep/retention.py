@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
+from loaders.constants import constants
 from loaders.errors import ConfigError
 from loaders.jobs.job import Job
 from loaders.settings.places import PROJECT_DIR
-from loaders.transform import merge_counts
 from loaders.warehouse.base import Warehouse
 
 
@@ -100,7 +100,7 @@ class Retention:
             self.job.step = "end"
             self.job.complete(
                 {
-                    **dict.fromkeys(merge_counts.MERGE_ACTIONS, 0),
+                    **dict.fromkeys(constants().merge_actions, 0),
                     "tests": {"passed": 0, "warned": 0, "failed": 0},
                     "merge": {},
                     "expired": self.counts,

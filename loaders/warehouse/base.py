@@ -13,7 +13,6 @@ from loaders.settings.places import DEFAULT_LOCK_WAIT
 from loaders.settings.target import Target
 
 
-
 @dataclasses.dataclass(frozen=True)
 class View:
     """A view's columns, and what dbt's build has left on it (macros/adapters/mark_view.sql)."""
@@ -107,6 +106,10 @@ class Warehouse(abc.ABC):
         """Predicate of the landing rows whose load package is complete."""
         loads = self.staging_table("_dlt_loads")
         return f"_dlt_load_id in (select load_id from {loads} where status = 0)"
+
+    @abc.abstractmethod
+    def with_next_step(self, message: str) -> str:
+        """What this warehouse said, with what to do about it where that is known."""
 
     @abc.abstractmethod
     def end_statements(self, label: str, value: str, since: dt.datetime) -> None:

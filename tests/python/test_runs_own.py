@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from loaders.constants import constants
 from loaders.errors import ConfigError, Interrupted, LandfallError
 from loaders.jobs import names, runs
 from loaders.jobs.job import Job
@@ -37,8 +38,8 @@ from .conftest import (
 
 pytestmark = pytest.mark.slow
 
-ZEROS = dict.fromkeys(merge_counts.MERGE_ACTIONS, 0)
-NULLS = dict.fromkeys(merge_counts.MERGE_ACTIONS)
+ZEROS = dict.fromkeys(constants().merge_actions, 0)
+NULLS = dict.fromkeys(constants().merge_actions)
 
 
 def widget(external_id: str, value: int = 0) -> Item:
@@ -47,7 +48,7 @@ def widget(external_id: str, value: int = 0) -> Item:
 
 
 def counts_of(payload: dict[str, Any]) -> dict[str, Any]:
-    return {name: payload[name] for name in (*merge_counts.MERGE_ACTIONS, "rescued")}
+    return {name: payload[name] for name in (*constants().merge_actions, "rescued")}
 
 
 def end_of(warehouse: Warehouse, correlation_id: str) -> dict[str, Any]:
