@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
                     warehouse.target, job.correlation_id, arguments, quiet=False
                 )
                 counts = job.counts()
-                job.step = "check" if not result.error or result.failed else "merge"
+                job.step = "check" if not result.error or result.tests["failed"] else "merge"
                 if result.error:
                     raise result.error
                 job.complete({**counts, "tests": result.tests, "merge": {}})

@@ -146,11 +146,12 @@ def _read_event(path: Path) -> dict[str, Any]:
     """An event as `_spool` wrote it. Raises OSError, or what reading something else raises."""
     event: dict[str, str | None] = json.loads(path.read_text())
     # What earlier releases have spooled has an idem_key, too: null.
-    if {*event} - {"idem_key"} != _FIELDS or event["event_type"] not in constants().event_types:
-        raise ValueError("no event")
-    if not event["event_id"]:
-        raise ValueError("no event")
-    if not all(value is None or isinstance(value, str) for value in event.values()):
+    if (
+        {*event} - {"idem_key"} != _FIELDS
+        or not event["event_id"]
+        or event["event_type"] not in constants().event_types
+        or not all(value is None or isinstance(value, str) for value in event.values())
+    ):
         raise ValueError("no event")
     dt.datetime.fromisoformat(event["created_at"] or "")
     if event["payload"] is not None:

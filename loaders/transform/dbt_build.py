@@ -16,7 +16,7 @@ from loaders.errors import CheckFailed, LandfallError, TransformFailed, UsageErr
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import Target
 from loaders.transform.invocation import invoke, log_dir, may_pass, said_without_values
-from loaders.transform.merge_counts import Connection
+from loaders.transform.merge_counts import Connection, no_tests
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.opening import open_warehouse
 
@@ -34,10 +34,8 @@ _LONGEST_NAME = 100
 class BuildResult:
     """What a dbt command did: test outcomes, the names of failed nodes, its failure."""
 
-    passed: int = 0
-    warned: int = 0
-    failed: int = 0
-    skipped: int = 0
+    tests: dict[str, int] = dataclasses.field(default_factory=no_tests)
+    """By outcome, as job.completed carries them."""
     warnings: tuple[str, ...] = ()
     error: LandfallError | None = None
     merge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -46,16 +44,6 @@ class BuildResult:
     """Of the model raw_objects."""
     seconds: float = 0.0
     """Of the whole command, repetitions apart."""
-
-    @property
-    def tests(self) -> dict[str, int]:
-        """Test counts as job.completed carries them."""
-        return {
-            "passed": self.passed,
-            "warned": self.warned,
-            "failed": self.failed,
-            "skipped": self.skipped,
-        }
 
 
 def build(
@@ -140,7 +128,7 @@ def other_sources(warehouse: Warehouse, source_system: str) -> list[str]:
 
 
 def _read_results(results: Sequence[Any], success: bool, target: Target) -> BuildResult:
-    outcomes = {"passed": 0, "warned": 0, "failed": 0, "skipped": 0}
+    tests = no_tests()
     failures, warnings = [], []
     merge: dict[str, Any] = {}
     merge_seconds = 0.0
@@ -151,7 +139,7 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
             merge = {name: said[name] for name in constants().merge_statistics if name in said}
             merge_seconds = round(result.execution_time, 3)
         if result.node.resource_type in ("test", "unit_test"):
-            outcomes[constants().test_outcomes.get(status, "failed")] += 1
+            tests[constants().test_outcomes.get(status, "failed")] += 1
         if status == "warn":
             warnings.append(result.node.name)
         if status in constants().failed_statuses:
@@ -168,7 +156,7 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
     elif not success:
         error = TransformFailed("dbt build: failed without a failed node; see its log")
     return BuildResult(
-        **outcomes,
+        tests=tests,
         warnings=tuple(warnings),
         error=error,
         merge=merge,

@@ -12,6 +12,16 @@ Connection = tuple[str, str | None]
 """A source and a connection's name; without one, a job of no connection."""
 
 
+def no_tests() -> dict[str, int]:
+    """Counts of tests by outcome, as long as there is none."""
+    return dict.fromkeys([*constants().test_outcomes.values(), "failed"], 0)
+
+
+def of_no_build() -> dict[str, Any]:
+    """What job.completed says of the build of a job that has none."""
+    return {**dict.fromkeys(constants().merge_actions, 0), "tests": no_tests(), "merge": {}}
+
+
 def merge_counts(
     warehouse: Warehouse, correlation_id: str, connection: Connection | None = None
 ) -> dict[str, Any]:

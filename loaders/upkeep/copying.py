@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from loaders.constants import constants
 from loaders.errors import CheckFailed, ConfigError, LandingError, UsageError, WarehouseBusy
 from loaders.ingestion.arrow_tables import Row, arrow_table
 from loaders.ingestion.packages import drop_pending, load_package, open_pipeline, reason_of
@@ -27,7 +26,7 @@ from loaders.objects.erasure_blocks import Erased
 from loaders.objects.idem_keys import split
 from loaders.settings.places import PACKAGE_NAME, state_dir
 from loaders.settings.target import Target
-from loaders.transform import bootstrap
+from loaders.transform import bootstrap, merge_counts
 from loaders.upkeep import copy_tables as sql
 from loaders.upkeep.copy_compare import Comparison, compare, matched, sorted_rows
 from loaders.upkeep.copy_tables import TABLES, CopiedTable
@@ -286,11 +285,9 @@ class WarehouseCopy:
     def _telemetry(self) -> dict[str, Any]:
         objects = next(result for result in self.results if result.table == "raw_objects")
         return {
-            **dict.fromkeys(constants().merge_actions, 0),
+            **merge_counts.of_no_build(),
             "inserted": objects.copied,
             "unchanged": objects.already_there,
-            "tests": {"passed": 0, "warned": 0, "failed": 0},
-            "merge": {},
             "copied": {
                 result.table: {
                     "rows": result.rows,

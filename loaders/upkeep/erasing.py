@@ -7,14 +7,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loaders.constants import constants
 from loaders.errors import CheckFailed, UsageError, WarehouseError, describe
 from loaders.ingestion.landing import Landing
 from loaders.jobs.job import Job
 from loaders.jobs.names import job_name_for
 from loaders.objects.erasure_blocks import key_hash
 from loaders.objects.idem_keys import idem_key, key_prefix, owner_key, owners, split, type_and_id
-from loaders.transform import bootstrap
+from loaders.transform import bootstrap, merge_counts
 from loaders.upkeep.copying import discard_interrupted
 from loaders.upkeep.where_clause import check_condition
 from loaders.warehouse.base import Warehouse
@@ -117,14 +116,7 @@ class Erasure:
                     "erasures", "correlation_id = ?", (self.job.correlation_id,)
                 )
             self.job.step = "end"
-            self.job.complete(
-                {
-                    **dict.fromkeys(constants().merge_actions, 0),
-                    "tests": {"passed": 0, "warned": 0, "failed": 0},
-                    "merge": {},
-                    "erased": self.counts,
-                }
-            )
+            self.job.complete({**merge_counts.of_no_build(), "erased": self.counts})
         except BaseException as error:
             self.job.fail(error)
             raise

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from loaders.constants import constants
 from loaders.errors import ConfigError
 from loaders.jobs.job import Job
 from loaders.settings.places import PROJECT_DIR
+from loaders.transform import merge_counts
 from loaders.warehouse.base import Warehouse
 
 
@@ -98,14 +98,7 @@ class Retention:
                     if rule.variable in self.days:
                         self.counts[rule.variable] = self._apply(rule)
             self.job.step = "end"
-            self.job.complete(
-                {
-                    **dict.fromkeys(constants().merge_actions, 0),
-                    "tests": {"passed": 0, "warned": 0, "failed": 0},
-                    "merge": {},
-                    "expired": self.counts,
-                }
-            )
+            self.job.complete({**merge_counts.of_no_build(), "expired": self.counts})
         except BaseException as error:
             self.job.fail(error)
             raise

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from loaders.constants import constants
 from loaders.errors import LandfallError, PayloadError
 from loaders.jobs.job import Job
 from loaders.jobs.names import job_name_for
@@ -23,6 +22,7 @@ from loaders.sources.inventory import (
     Inventory,
     TypeOutcome,
 )
+from loaders.transform import merge_counts
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 
@@ -193,9 +193,7 @@ def _altered(stored: Stored, source: Source) -> Iterator[tuple[str, str]]:
 
 def _telemetry(report: Report) -> dict[str, Any]:
     return {
-        **dict.fromkeys(constants().merge_actions, 0),
-        "tests": {"passed": 0, "warned": 0, "failed": 0},
-        "merge": {},
+        **merge_counts.of_no_build(),
         "verified": {
             outcome.object_type: {
                 "listed": outcome.listed,
