@@ -135,11 +135,12 @@ class Queue:
 
     def land(self, states: Iterable[State], *, complete: bool = True) -> str:
         load_id = f"load{next(self._loads)}"
+        columns = (*LandedObject._fields, "_dlt_load_id")
         rows = [state.row(load_id) for state in states]
         if rows:
             self.connection.executemany(
-                "insert into landfall.events_staging.landed_objects"
-                f" ({', '.join(LandedObject._fields)}, _dlt_load_id) values ({', '.join('?' * len(rows[0]))})",
+                f"insert into landfall.events_staging.landed_objects ({', '.join(columns)})"
+                f" values ({', '.join('?' * len(columns))})",
                 rows,
             )
         if complete:
