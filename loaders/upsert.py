@@ -15,6 +15,7 @@ from loaders.ingestion.landing import Landing
 from loaders.jobs.names import job_name_for, new_correlation_id
 from loaders.objects.idem_keys import IdemKeyFunction
 from loaders.objects.items import Item, Listed, ObservationClock, Observed, Unfetched
+from loaders.settings.constants import constants
 from loaders.settings.private_files import made_private
 from loaders.settings.target import load_target
 from loaders.sources.contract import FetchRequest
@@ -190,7 +191,7 @@ def _within_run(
             else:
                 landing.set_aside(item.object_type, item.external_id, item.reason)
         landing.flush()
-    counts = dict.fromkeys(merge_counts.MERGE_ACTIONS, 0)
+    counts = dict.fromkeys(constants().merge_actions, 0)
     if merge:
         with warehouse.open():
             connection = (source.source_system, connection_name)

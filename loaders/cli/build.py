@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     warehouse = warehouse_of(options)
     arguments: list[str] = options.dbt_arguments
-    parameters = {"dbt_arguments": _recorded(_without_values(arguments))}
+    parameters = {"dbt_arguments": _recorded(_with_names_of_vars(arguments))}
     dbt_build.check_arguments(arguments)
     job = Job(warehouse, job_name="build", source_system="dbt", parameters=parameters)
 
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
                     warehouse.target, job.correlation_id, arguments, quiet=False
                 )
                 counts = job.counts()
-                job.step = "check" if not result.error or result.failed else "merge"
+                job.step = "check" if not result.error or result.tests["failed"] else "merge"
                 if result.error:
                     raise result.error
                 job.complete({**counts, "tests": result.tests, "merge": {}})
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _without_values(arguments: Sequence[str]) -> list[str]:
+def _with_names_of_vars(arguments: Sequence[str]) -> list[str]:
     """The arguments with the names alone of --vars; their values are secrets from here on."""
     shown: list[str] = []
     for argument in arguments:

@@ -8,7 +8,7 @@ from typing import Any
 
 from loaders.cli.arguments import add_command, warehouse_of
 from loaders.errors import UsageError
-from loaders.objects.idem_keys import OWNERS
+from loaders.objects.idem_keys import owners
 from loaders.settings.places import configure_dlt
 from loaders.sources.registry import SOURCES
 
@@ -79,7 +79,7 @@ def _erase(options: argparse.Namespace) -> int:
         raise UsageError(f"erase: {warehouse.target.shown} holds no warehouse yet")
     found = work.preview()
     for part in work.parts_alone if isinstance(work, Erasure) else ():
-        owner = OWNERS[options.source, part]
+        owner = owners(options.source)[part]
         print(f"note: {part}: its {owner} stays, and may hold the same; name it to erase both")
     if options.dry_run:
         _print("would change", found)

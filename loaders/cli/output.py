@@ -12,7 +12,7 @@ from typing import Any
 from loaders.ingestion.ingest import RunSummary
 from loaders.monitoring.health import Status
 from loaders.settings.places import shown
-from loaders.settings.times import GRACE, duration_text
+from loaders.settings.times import duration_text, grace
 from loaders.sources.inventory import ERRORS, EXCUSES
 from loaders.upkeep.copying import TableCopy
 from loaders.upkeep.verifying import Report
@@ -169,7 +169,7 @@ def _print_runs(runs: Sequence[dict[str, Any]], now: dt.datetime) -> None:
 def _ago(seconds: float | None) -> str:
     if seconds is None:
         return "never"
-    if seconds < -GRACE.total_seconds():
+    if seconds < -grace().total_seconds():
         return f"in {duration_text(-seconds)}"
     return f"{duration_text(max(seconds, 0.0))} ago"
 

@@ -1,56 +1,59 @@
-"""The landing tables in Arrow, in the order of the tuples that landing collects."""
+"""The landing tables in Arrow: the fields of a row are its columns."""
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pyarrow as pa
 
 Row = tuple[Any, ...]
 
-_UTC_TIMESTAMP = pa.timestamp("us", "UTC")
-LANDED_OBJECTS = pa.schema(
-    [
-        pa.field("idem_key", pa.string(), nullable=False),
-        pa.field("source_system", pa.string(), nullable=False),
-        pa.field("connection_name", pa.string(), nullable=False),
-        pa.field("object_type", pa.string(), nullable=False),
-        pa.field("external_id", pa.string(), nullable=False),
-        pa.field("payload", pa.string()),
-        pa.field("payload_hash", pa.string(), nullable=False),
-        pa.field("object_created_at", _UTC_TIMESTAMP),
-        pa.field("observed_at", _UTC_TIMESTAMP, nullable=False),
-        pa.field("is_deleted", pa.bool_(), nullable=False),
-        pa.field("correlation_id", pa.string(), nullable=False),
-    ]
-)
-CURSORS = pa.schema(
-    [
-        pa.field("source_system", pa.string(), nullable=False),
-        pa.field("connection_name", pa.string(), nullable=False),
-        pa.field("stream", pa.string(), nullable=False),
-        pa.field("cursor", pa.string(), nullable=False),
-        pa.field("observed_at", _UTC_TIMESTAMP, nullable=False),
-    ]
-)
-DEAD_LETTERS = pa.schema(
-    [
-        pa.field("dead_letter_id", pa.string(), nullable=False),
-        pa.field("source_system", pa.string(), nullable=False),
-        pa.field("connection_name", pa.string(), nullable=False),
-        pa.field("object_type", pa.string(), nullable=False),
-        pa.field("external_id", pa.string()),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("payload", pa.string()),
-        pa.field("attempts", pa.int64(), nullable=False),
-        pa.field("correlation_id", pa.string(), nullable=False),
-        pa.field("created_at", _UTC_TIMESTAMP, nullable=False),
-        pa.field("dropped_at", _UTC_TIMESTAMP),
-        pa.field("dropped_reason", pa.string()),
-    ]
-)
+_ARROW_TYPES = {
+    str: pa.string(),
+    bytes: pa.string(),
+    int: pa.int64(),
+    bool: pa.bool_(),
+    dt.datetime: pa.timestamp("us", "UTC"),
+}
+
+
+class LandedObject(NamedTuple):
+    """A row of landed_objects; the payload as text or as UTF-8."""
+
+    idem_key: str
+    source_system: str
+    connection_name: str
+    object_type: str
+    external_id: str
+    payload: bytes | str | None
+    payload_hash: str
+    object_created_at: dt.datetime | None
+    observed_at: dt.datetime
+    is_deleted: bool
+    correlation_id: str
+
+
+class LandedCursor(NamedTuple):
+    """A row of cursors."""
+
+    source_system: str
+    connection_name: str
+    stream: str
+    cursor: str
+    observed_at: dt.datetime
+
+
+def schema_of(row: type[Row]) -> pa.Schema:
+    """What the fields of a NamedTuple make; what may be None is nullable."""
+    kinds = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(row).items()}
+    return pa.schema(
+        pa.field(name, _ARROW_TYPES[first], nullable=NoneType in (first, *others))
+        for name, (first, *others) in kinds.items()
+    )
 
 
 def arrow_table(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:

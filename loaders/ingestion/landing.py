@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from loaders.errors import PayloadError, redact
-from loaders.ingestion.arrow_tables import Row
+from loaders.ingestion.arrow_tables import LandedCursor, LandedObject
 from loaders.ingestion.batch_size import FIRST, BatchSize
 from loaders.ingestion.packages import Package, PackageLoader
 from loaders.objects.erasure_blocks import Erased
@@ -29,6 +29,7 @@ from loaders.objects.payloads import TOMBSTONE_HASH, admit
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.chain import LINK, Chain, Position
 from loaders.warehouse.contents import Stored
+from loaders.warehouse.dead_letters import DeadLetter
 
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
 """Payload bytes in a load package, at most (but always one object)."""
@@ -94,8 +95,8 @@ class Landing:
         self.batch_size = batch_size or BatchSize(FIRST, "nothing is known")
         self._batch_bytes = batch_bytes
         self._dry_run = dry_run
-        self._objects: list[Row] = []
-        self._dead_letters: list[Row] = []
+        self._objects: list[LandedObject] = []
+        self._dead_letters: list[DeadLetter] = []
         self._cursors: dict[str, Mapping[str, Any]] = {}
         self._chain: Chain | None = None
         """Without one, packages carry no cursors."""
@@ -108,7 +109,7 @@ class Landing:
         self._loader = PackageLoader(warehouse, *self._source, self._refused_row, check_lease)
         # A single thread: packages follow each other, and dlt's pipeline belongs to a thread.
         self._thread = ThreadPoolExecutor(1, "landfall-landing")
-        self._loading: Future[list[Row]] | None = None
+        self._loading: Future[list[LandedObject]] | None = None
         self._handed_over = 0
 
     def observe(self, item: Observed) -> None:
@@ -235,7 +236,7 @@ class Landing:
         self.counts.largest_chunk = max(self.counts.largest_chunk, self._handed_over)
         self._chunk_began = time.monotonic()
 
-    def _load(self, package: Package) -> list[Row]:
+    def _load(self, package: Package) -> list[LandedObject]:
         began = time.monotonic()
         try:
             return self._loader.load(package)
@@ -247,13 +248,9 @@ class Landing:
         loading, self._loading = self._loading, None
         if loading is not None:
             for refused in loading.result():
-                self._count_refused(refused)
-
-    def _count_refused(self, row: Row) -> None:
-        object_type = row[3]
-        self.counts.landed -= 1
-        self.counts.objects[object_type] -= 1
-        self.counts.dead_lettered += 1
+                self.counts.landed -= 1
+                self.counts.objects[refused.object_type] -= 1
+                self.counts.dead_lettered += 1
 
     def _queue(
         self,
@@ -274,17 +271,17 @@ class Landing:
         size = len(data or b"")
         self._make_room(size)
         self._objects.append(
-            (
+            LandedObject(
                 key,
                 *self._source,
                 object_type,
-                key[len(prefix) :],
-                data,
-                payload_hash,
-                created_at,
-                observed_at,
-                is_deleted,
-                self._correlation_id,
+                external_id=key[len(prefix) :],
+                payload=data,
+                payload_hash=payload_hash,
+                object_created_at=created_at,
+                observed_at=observed_at,
+                is_deleted=is_deleted,
+                correlation_id=self._correlation_id,
             )
         )
         self._newest = max(self._newest, observed_at)
@@ -316,22 +313,24 @@ class Landing:
     def _queued(self) -> int:
         return len(self._objects) + len(self._dead_letters)
 
-    def _position_rows(self) -> list[Row]:
+    def _position_rows(self) -> list[LandedCursor]:
         """The whole position and the link of the next package, all of one time."""
         if self._chain is None:
             return []
         link = self._chain.next(has_states=bool(self._objects))
         self._newest = self._now()
-        return [
-            (*self._source, stream, json.dumps(value, separators=(",", ":")), self._newest)
+        texts = {
+            stream: json.dumps(value, separators=(",", ":"))
             for stream, value in {**self._cursors, LINK: link.as_json()}.items()
-        ]
+        }
+        return [LandedCursor(*self._source, *each, self._newest) for each in texts.items()]
 
-    def _refused_row(self, row: Row, reason: str) -> Row:
+    def _refused_row(self, row: LandedObject, reason: str) -> DeadLetter:
         """The dead letter of an object that passed the gate and that the warehouse refuses."""
-        _, _, _, object_type, external_id, data, _hash, _created_at, observed_at, *_ = row
-        text = data.decode() if isinstance(data, bytes) else data  # of a pending package a str
-        return self._dead_letter(object_type, external_id, reason, text, observed_at, attempts=2)
+        # Of a pending package it is a str.
+        text = row.payload.decode() if isinstance(row.payload, bytes) else row.payload
+        of = (row.object_type, row.external_id)
+        return self._dead_letter(*of, reason, text, row.observed_at, attempts=2)
 
     def _dead_letter(
         self,
@@ -342,19 +341,17 @@ class Landing:
         observed_at: dt.datetime,
         *,
         attempts: int = 1,
-    ) -> Row:
-        return (
+    ) -> DeadLetter:
+        return DeadLetter(
             str(uuid.uuid4()),
             *self._source,
             object_type,
             external_id,
             reason,
-            text,
-            max(attempts, self.failures.get((object_type, external_id), 0) + 1),
-            self._correlation_id,
-            observed_at,
-            None,
-            None,
+            attempts=max(attempts, self.failures.get((object_type, external_id), 0) + 1),
+            correlation_id=self._correlation_id,
+            created_at=observed_at,
+            payload=text,
         )
 
 

@@ -17,15 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loaders.errors import LandingError, describe
-from loaders.ingestion.arrow_tables import CURSORS, DEAD_LETTERS, LANDED_OBJECTS, Row, arrow_table
+from loaders.ingestion.arrow_tables import LandedCursor, LandedObject, arrow_table, schema_of
 from loaders.jobs import crashpoints
 from loaders.settings.places import configure_dlt, state_dir
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.chain import LINK, Link, head_id
-from loaders.warehouse.duckdb_file import with_next_step
+from loaders.warehouse.dead_letters import DeadLetter
 
 MAX_REFUSED = 20
 """Objects of one package that may become dead letters because the warehouse refuses them."""
+
+Refused = tuple[LandedObject, str]
+"""An object, and why the warehouse does not take it."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +47,14 @@ class CursorNotLanded(LandingError):
 class Package:
     """Rows of the three landing tables that become visible together."""
 
-    objects: Sequence[Row]
-    dead_letters: Sequence[Row]
-    cursors: Sequence[Row]
+    objects: Sequence[LandedObject]
+    dead_letters: Sequence[DeadLetter]
+    cursors: Sequence[LandedCursor]
 
     @functools.cached_property
     def link(self) -> Link | None:
         """Its place in the connection's chain; None for one of landing-only objects."""
-        texts = [text for _, _, stream, text, _ in self.cursors if stream == LINK]
+        texts = [row.cursor for row in self.cursors if row.stream == LINK]
         return Link.read(texts[0]) if texts else None
 
     def without_cursors(self) -> Package:
@@ -71,7 +74,7 @@ class PackageLoader:
         warehouse: Warehouse,
         source_system: str,
         connection_name: str,
-        dead_letter_of: Callable[[Row, str], Row],
+        dead_letter_of: Callable[[LandedObject, str], DeadLetter],
         check_lease: Callable[[], None] = lambda: None,
         *,
         pipeline_name: str = "landfall",
@@ -87,7 +90,7 @@ class PackageLoader:
         self._check_lease = check_lease
         self._pipeline: Any = None
 
-    def load(self, package: Package) -> list[Row]:
+    def load(self, package: Package) -> list[LandedObject]:
         """Load a package; by halves when the warehouse refuses its data for good.
 
         Returns the objects that it refuses each by itself: they are dead letters now.
@@ -117,7 +120,7 @@ class PackageLoader:
         finally:
             self._lock.release()
 
-    def _land(self, package: Package) -> list[Row]:
+    def _land(self, package: Package) -> list[LandedObject]:
         with self._warehouse.open():
             self._check_lease()
             link = package.link
@@ -131,14 +134,14 @@ class PackageLoader:
                 " warehouse holds"
             )
 
-    def _load(self, package: Package) -> list[Row]:
+    def _load(self, package: Package) -> list[LandedObject]:
         try:
             self._load_whole(package)
             return []
         except Exception as error:  # noqa: BLE001 - _refusal raises what is no refusal
             reason = self._refusal(error)
         logger.warning("package refused, landing it by halves: %s", reason)
-        refused: list[tuple[Row, str]] = []
+        refused: list[Refused] = []
         self._load_accepted(package.objects, refused)
         more = [
             self._dead_letter_of(row, f"the warehouse refuses it: {reason}")
@@ -153,7 +156,7 @@ class PackageLoader:
             ) from error
         return [row for row, _ in refused]
 
-    def load_pending(self) -> list[Row]:
+    def load_pending(self) -> list[LandedObject]:
         """Land what earlier processes left on disk, before anything new, and only then drop it.
 
         Nothing of what dlt noted there is believed: the warehouse may be another one by now. So a
@@ -168,7 +171,7 @@ class PackageLoader:
         with self._alone():
             return self._load_pending()
 
-    def _load_pending(self) -> list[Row]:
+    def _load_pending(self) -> list[LandedObject]:
         pipeline = self._open_pipeline()
         shutil.rmtree(self._directory / _AGAIN, ignore_errors=True)
         if not pipeline.has_pending_data:
@@ -177,7 +180,7 @@ class PackageLoader:
             pipeline.normalize()
         except Exception as error:
             raise LandingError(
-                f"landing: the pending package cannot be read: {reason_of(error)}"
+                f"landing: the pending package cannot be read: {reason_of(self._warehouse, error)}"
             ) from error
         # dlt loads the oldest package first, so the new ones need a directory of their own.
         again = PackageLoader(
@@ -187,7 +190,7 @@ class PackageLoader:
             self._check_lease,
             pipeline_name=_AGAIN,
         )
-        refused: list[Row] = []
+        refused: list[LandedObject] = []
         with self._warehouse.open():
             for directory in _packages(Path(pipeline.working_dir) / "load" / "normalized"):
                 refused += again.land_again(_read_package(directory))
@@ -196,7 +199,7 @@ class PackageLoader:
         shutil.rmtree(self._directory / _AGAIN, ignore_errors=True)
         return refused
 
-    def land_again(self, package: Package) -> list[Row]:
+    def land_again(self, package: Package) -> list[LandedObject]:
         """Land the package of an earlier process as the warehouse of today takes it."""
         link, head = package.link, head_id(self._warehouse, *self._connection)
         if link is not None and link.id == head:
@@ -220,7 +223,7 @@ class PackageLoader:
                 (load_id,),
             )
 
-    def _load_accepted(self, objects: Sequence[Row], refused: list[tuple[Row, str]]) -> None:
+    def _load_accepted(self, objects: Sequence[LandedObject], refused: list[Refused]) -> None:
         """Load what the warehouse takes of these, once more whole, then half by half."""
         try:
             self._load_whole(Package(objects, [], []))
@@ -245,18 +248,19 @@ class PackageLoader:
 
         Raises LandingError for any other failure; then the package stays and is retried.
         """
+        reason = reason_of(self._warehouse, error)
         if not _is_terminal(error):
-            raise LandingError(f"landing: the package does not load: {reason_of(error)}") from error
+            raise LandingError(f"landing: the package does not load: {reason}") from error
         drop_pending(self._open_pipeline())
-        return reason_of(error)
+        return reason
 
     def _load_whole(self, package: Package) -> None:
         tables = {
-            name: arrow_table(rows, schema)
-            for name, schema, rows in (
-                ("landed_objects", LANDED_OBJECTS, package.objects),
-                ("cursors", CURSORS, package.cursors),
-                ("dead_letters", DEAD_LETTERS, package.dead_letters),
+            name: arrow_table(rows, schema_of(type(rows[0])))
+            for name, rows in (
+                ("landed_objects", package.objects),
+                ("cursors", package.cursors),
+                ("dead_letters", package.dead_letters),
             )
             if rows
         }
@@ -325,9 +329,9 @@ def _read_package(directory: Path) -> Package:
     """The rows of a normalized package. Raises LandingError when they cannot be read."""
     try:
         return Package(
-            _read_rows(directory, "landed_objects", LANDED_OBJECTS),
-            _read_rows(directory, "dead_letters", DEAD_LETTERS),
-            _read_rows(directory, "cursors", CURSORS),
+            _read_rows(directory, "landed_objects", LandedObject),
+            _read_rows(directory, "dead_letters", DeadLetter),
+            _read_rows(directory, "cursors", LandedCursor),
         )
     except (pa.ArrowException, OSError) as error:
         raise LandingError(
@@ -336,14 +340,14 @@ def _read_package(directory: Path) -> Package:
         ) from error
 
 
-def _read_rows(directory: Path, table_name: str, schema: pa.Schema) -> list[Row]:
+def _read_rows(directory: Path, table_name: str, row: Any) -> list[Any]:
     """A table's rows in a package, whatever became of each of its files."""
-    rows: list[Row] = []
+    rows: list[Any] = []
     for path in sorted(directory.glob(f"*_jobs/{table_name}.*.parquet")):
         table = pq.ParquetFile(path).read()
         missing = pa.nulls(len(table))  # a column that an earlier release did not have yet
-        columns = (table[name] if name in table.column_names else missing for name in schema.names)
-        rows += zip(*(column.to_pylist() for column in columns), strict=True)
+        columns = (table[name] if name in table.column_names else missing for name in row._fields)
+        rows += map(row, *(column.to_pylist() for column in columns))
     return rows
 
 
@@ -406,6 +410,6 @@ def _is_terminal(error: BaseException) -> bool:
     return not is_of_table and any(isinstance(cause, refusals) for cause in causes)
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(warehouse: Warehouse, error: BaseException) -> str:
     """The one line of what dlt's error began with."""
-    return with_next_step(describe(list(_causes(error))[-1]))
+    return warehouse.with_next_step(describe(list(_causes(error))[-1]))

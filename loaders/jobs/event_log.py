@@ -21,17 +21,11 @@ from typing import Any
 
 from loaders.errors import PayloadError, WarehouseError, describe, redact, storable, without_secrets
 from loaders.objects.payloads import admit
+from loaders.settings.constants import constants
 from loaders.settings.places import state_dir
 from loaders.settings.private_files import made_private
 from loaders.warehouse.base import Warehouse
 
-EVENT_TYPES = (
-    "job.started",
-    "job.completed",
-    "job.failed",
-    "ingestion.completed",
-    "ingestion.failed",
-)
 JOB_STARTED = "job.started"
 JOB_RUN = "job_run"
 MAX_PAYLOAD_BYTES = 16 * 1024
@@ -41,8 +35,6 @@ _FIELDS = {
     "event_id", "event_type", "source_system", "connection_name", "object_type",
     "correlation_id", "trace_id", "created_at", "status", "error_message", "payload",
 }  # fmt: skip
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +56,7 @@ class Spool:
 
 def trace_id_from_environment() -> str | None:
     """The trace id of TRACEPARENT (W3C Trace Context, traceparent header), if it is set."""
-    match = _TRACEPARENT.fullmatch(os.environ.get("TRACEPARENT", ""))
+    match = re.fullmatch(constants().traceparent, os.environ.get("TRACEPARENT", ""))
     return match.group(1) if match else None
 
 
@@ -154,11 +146,12 @@ def _read_event(path: Path) -> dict[str, Any]:
     """An event as `_spool` wrote it. Raises OSError, or what reading something else raises."""
     event: dict[str, str | None] = json.loads(path.read_text())
     # What earlier releases have spooled has an idem_key, too: null.
-    if {*event} - {"idem_key"} != _FIELDS or event["event_type"] not in EVENT_TYPES:
-        raise ValueError("no event")
-    if not event["event_id"]:
-        raise ValueError("no event")
-    if not all(value is None or isinstance(value, str) for value in event.values()):
+    if (
+        {*event} - {"idem_key"} != _FIELDS
+        or not event["event_id"]
+        or event["event_type"] not in constants().event_types
+        or not all(value is None or isinstance(value, str) for value in event.values())
+    ):
         raise ValueError("no event")
     dt.datetime.fromisoformat(event["created_at"] or "")
     if event["payload"] is not None:
@@ -186,10 +179,8 @@ def _check(
     error_message: str | None,
     failed: bool,
 ) -> None:
-    if event_type not in EVENT_TYPES:
-        raise ValueError(
-            f"event_type: expected one of {', '.join(EVENT_TYPES)}, got {event_type!r}"
-        )
+    if event_type not in (known := constants().event_types):
+        raise ValueError(f"event_type: expected one of {', '.join(known)}, got {event_type!r}")
     if not source_system:
         raise ValueError(f"{event_type}: source_system is required")
     if not correlation_id:

@@ -35,9 +35,10 @@ from loaders.jobs.runs import (
     recorded,
 )
 from loaders.objects.items import ObservationClock
+from loaders.settings.constants import constants
 from loaders.settings.places import PACKAGE_NAME
 from loaders.transform import bootstrap
-from loaders.transform.merge_counts import MERGE_ACTIONS, Connection, merge_counts
+from loaders.transform.merge_counts import Connection, merge_counts
 from loaders.warehouse.base import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -211,7 +212,7 @@ class Job:
     def _counts_at_failure(self, error: BaseException, began_at: dt.datetime) -> Mapping[str, Any]:
         """The counts if they can be read; while the work is still at it they are a lower bound."""
         if self.step in _BEFORE_MERGE:
-            return {**dict.fromkeys(MERGE_ACTIONS, 0), "rescued": {}}
+            return {**dict.fromkeys(constants().merge_actions, 0), "rescued": {}}
         if self._counts is not None:
             return self._counts
         run = OpenRun(self.correlation_id, *self.connection, began_at, {})

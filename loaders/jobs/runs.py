@@ -14,8 +14,9 @@ from loaders.errors import UsageError, describe
 from loaders.jobs.event_log import JOB_RUN, log_event
 from loaders.jobs.names import label
 from loaders.jobs.processes import host_identity, is_gone
+from loaders.settings.constants import constants
 from loaders.settings.places import PACKAGE_NAME
-from loaders.settings.times import GRACE
+from loaders.settings.times import grace
 from loaders.transform import merge_counts
 from loaders.warehouse.base import Warehouse
 
@@ -50,7 +51,7 @@ class OpenRun:
     def ends_by(self) -> dt.datetime:
         """When its timeout and the grace have passed."""
         timeout = dt.timedelta(seconds=float(self.payload.get("timeout_seconds") or 0))
-        return self.started_at + timeout + GRACE
+        return self.started_at + timeout + grace()
 
     def is_orphaned(self, now: dt.datetime) -> bool:
         """Whether its process is provably gone, or its timeout and the grace have passed."""
@@ -81,7 +82,7 @@ def find_open(warehouse: Warehouse, correlation_id: str) -> OpenRun:
     found = _open_runs(warehouse, "correlation_id = ?", correlation_id, long_ago)
     if found:
         return found[0]
-    known = recorded(warehouse, correlation_id, long_ago + GRACE)
+    known = recorded(warehouse, correlation_id, long_ago + grace())
     said = f"has ended ({', '.join(sorted(known))})" if known else "is not in the log"
     raise UsageError(f"{correlation_id}: {said}; expected a run without an end (run.py status)")
 
@@ -114,7 +115,7 @@ def recorded(warehouse: Warehouse, correlation_id: str, started_at: dt.datetime)
     rows = warehouse.execute(
         f"select event_type from {warehouse.table('event_log')}"
         " where correlation_id = ? and created_at >= ? and event_type like 'job.%'",
-        (correlation_id, started_at - GRACE),
+        (correlation_id, started_at - grace()),
     )
     return {event_type for (event_type,) in rows}
 
@@ -184,4 +185,4 @@ def counts_or_nulls(read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         return read()
     except Exception as error:  # noqa: BLE001 - the end is what counts
         logger.warning("what the MERGE did is not known: %s", describe(error))
-        return {**dict.fromkeys(merge_counts.MERGE_ACTIONS), "rescued": None}
+        return {**dict.fromkeys(constants().merge_actions), "rescued": None}

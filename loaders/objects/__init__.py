@@ -1,4 +1,4 @@
 """Objects: what one is, its key, the gate it passes, what a source yields, and what is erased.
 
-May import errors.
+May import settings and errors.
 """

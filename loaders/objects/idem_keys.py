@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loaders.settings.constants import constants
+
 IdemKeyFunction = Callable[[Mapping[str, Any]], str]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
@@ -52,18 +54,16 @@ def idem_key(source_system: str, connection_name: str, object_type: str, externa
     return prefix + external_id
 
 
-OWNERS: Mapping[tuple[str, str], str] = {
-    ("gmail", "attachment"): "message",
-    ("stripe", "invoice_line"): "invoice",
-}
-"""Object types whose ids are `owner:part`, by source, and the type of the owner."""
+def owners(source_system: str) -> Mapping[str, str]:
+    """Object types of a source whose ids are `owner:part`, and the type of the owner."""
+    return constants().part_owners.get(source_system, {})
 
 
 def owner_key(
     source_system: str, connection_name: str, object_type: str, external_id: str
 ) -> str | None:
     """The idem_key of the object that a part belongs to; None for what is no part."""
-    owner_type = OWNERS.get((source_system, object_type))
+    owner_type = owners(source_system).get(object_type)
     owner_id, colon, _ = external_id.partition(":")  # the part's own id may be empty, as Gmail's is
     if owner_type is None or not owner_id or not colon:
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 
+from loaders.settings.constants import constants
+
 FORMS = "2026-01-31, 2026-01-31T12:00, 2026-01-31T12:00:00+02:00, or relative like -7d, -12h, -30m"
 
 _RELATIVE = re.compile(r"-(\d{1,6})([dhm])")
@@ -38,14 +40,15 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-GRACE = dt.timedelta(minutes=10)
-"""How long after its timeout a run without an end row may still write one."""
+def grace() -> dt.timedelta:
+    """How long after its timeout a run without an end row may still write one."""
+    return dt.timedelta(seconds=constants().grace_seconds)
 
 
 def horizon() -> dt.datetime:
     """What has a later time was written by a clock that was ahead: it is listed, and is never
     the newest (as macros/monitoring/is_ahead.sql)."""
-    return dt.datetime.now(dt.UTC) + GRACE
+    return dt.datetime.now(dt.UTC) + grace()
 
 
 _SHOWN_UNITS = ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loaders.errors import CheckFailed, LandfallError, TransformFailed, UsageError, WarehouseError
+from loaders.settings.constants import constants
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import Target
 from loaders.transform.invocation import invoke, log_dir, may_pass, said_without_values
-from loaders.transform.merge_counts import Connection
+from loaders.transform.merge_counts import Connection, no_tests
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.opening import open_warehouse
 
@@ -27,19 +28,14 @@ _MAX_BUILDS = 4
 _LOOKED_AT, _NAMED = 100, 3
 """Rows of a failed test, and the names of them that an error has room for."""
 _LONGEST_NAME = 100
-# What BigQuery says of the MERGE's job; DuckDB says nothing.
-_MERGE_STATISTICS = ("rows_affected", "bytes_processed", "bytes_billed", "slot_ms", "job_id")
-_FAILED = {"error", "fail", "runtime error", "partial success"}
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildResult:
     """What a dbt command did: test outcomes, the names of failed nodes, its failure."""
 
-    passed: int = 0
-    warned: int = 0
-    failed: int = 0
-    skipped: int = 0
+    tests: dict[str, int] = dataclasses.field(default_factory=no_tests)
+    """By outcome, as job.completed carries them."""
     warnings: tuple[str, ...] = ()
     error: LandfallError | None = None
     merge: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -48,16 +44,6 @@ class BuildResult:
     """Of the model raw_objects."""
     seconds: float = 0.0
     """Of the whole command, repetitions apart."""
-
-    @property
-    def tests(self) -> dict[str, int]:
-        """Test counts as job.completed carries them."""
-        return {
-            "passed": self.passed,
-            "warned": self.warned,
-            "failed": self.failed,
-            "skipped": self.skipped,
-        }
 
 
 def build(
@@ -142,7 +128,7 @@ def other_sources(warehouse: Warehouse, source_system: str) -> list[str]:
 
 
 def _read_results(results: Sequence[Any], success: bool, target: Target) -> BuildResult:
-    outcomes = {"passed": 0, "warned": 0, "failed": 0, "skipped": 0}
+    tests = no_tests()
     failures, warnings = [], []
     merge: dict[str, Any] = {}
     merge_seconds = 0.0
@@ -150,19 +136,13 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
         status = str(result.status)
         if result.node.name == "raw_objects":
             said = result.adapter_response
-            merge = {name: said[name] for name in _MERGE_STATISTICS if name in said}
+            merge = {name: said[name] for name in constants().merge_statistics if name in said}
             merge_seconds = round(result.execution_time, 3)
         if result.node.resource_type in ("test", "unit_test"):
-            outcome = {
-                "pass": "passed",
-                "success": "passed",
-                "warn": "warned",
-                "skipped": "skipped",
-            }
-            outcomes[outcome.get(status, "failed")] += 1
+            tests[constants().test_outcomes.get(status, "failed")] += 1
         if status == "warn":
             warnings.append(result.node.name)
-        if status in _FAILED:
+        if status in constants().failed_statuses:
             failures.append(result)
     error: LandfallError | None = None
     if failures:
@@ -176,7 +156,7 @@ def _read_results(results: Sequence[Any], success: bool, target: Target) -> Buil
     elif not success:
         error = TransformFailed("dbt build: failed without a failed node; see its log")
     return BuildResult(
-        **outcomes,
+        tests=tests,
         warnings=tuple(warnings),
         error=error,
         merge=merge,

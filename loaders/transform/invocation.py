@@ -13,7 +13,7 @@ from typing import Any
 from loaders.errors import redact, without_content, without_secrets
 from loaders.settings.places import PROJECT_DIR, state_dir
 from loaders.settings.target import Target
-from loaders.warehouse.duckdb_file import with_next_step
+from loaders.warehouse.opening import open_warehouse
 
 # An ingestion does not need dbt's debug log, which takes time.
 _QUIETLY = ("--quiet", "--log-level-file", "info")
@@ -104,12 +104,7 @@ def may_pass(target: Target, message: str) -> bool:
 
 def said_without_values(target: Target, message: str) -> str:
     """What the warehouse said, without values, and what to do about it where that is known."""
-    text = _without_values(message)
-    if target.type != "bigquery":
-        return with_next_step(text)
-    from loaders.warehouse import bigquery
-
-    return bigquery.with_next_step(text)
+    return open_warehouse(target).with_next_step(_without_values(message))
 
 
 def _without_values(message: str) -> str:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from loaders.errors import WarehouseError
+from loaders.settings.constants import constants
 from loaders.warehouse.base import Warehouse
 
 Connection = tuple[str, str | None]
 """A source and a connection's name; without one, a job of no connection."""
-MERGE_ACTIONS = ("inserted", "updated", "unchanged", "deleted", "undeleted", "stale")
+
+
+def no_tests() -> dict[str, int]:
+    """Counts of tests by outcome, as long as there is none."""
+    return dict.fromkeys([*constants().test_outcomes.values(), "failed"], 0)
+
+
+def of_no_build() -> dict[str, Any]:
+    """What job.completed says of the build of a job that has none."""
+    return {**dict.fromkeys(constants().merge_actions, 0), "tests": no_tests(), "merge": {}}
 
 
 def merge_counts(
@@ -34,7 +44,7 @@ def merge_counts(
         " where inserted_by = ?) as touched group by 1, 2, 3",
         by_run * 3,
     )
-    counts: dict[str, Any] = dict.fromkeys(MERGE_ACTIONS, 0)
+    counts: dict[str, Any] = dict.fromkeys(constants().merge_actions, 0)
     rescued: dict[str, int] = {}
     for *owner, action, count in rows:
         if action is None:

@@ -55,17 +55,11 @@ def temporary(warehouse: Warehouse, table: CopiedTable) -> str:
     return warehouse.staging_table(temporary_name(table))
 
 
-def is_complete(warehouse: Warehouse) -> str:
-    """Predicate of the rows whose load package is complete."""
-    loads = warehouse.staging_table("_dlt_loads")
-    return f"_dlt_load_id in (select load_id from {loads} where status = 0)"
-
-
 def readable(warehouse: Warehouse, table: CopiedTable) -> str:
     """Relation of the rows that count."""
     if not table.is_landing:
         return stored(warehouse, table)
-    rows = f"select * from {stored(warehouse, table)} where {is_complete(warehouse)}"
+    rows = f"select * from {stored(warehouse, table)} where {warehouse.is_complete()}"
     return f"({rows}) as complete"
 
 
@@ -84,7 +78,7 @@ def held(warehouse: Warehouse, table: CopiedTable) -> str:
     if not table.is_landing:
         rows += (
             f" union all select {key}, false as is_stored from {temporary(warehouse, table)}"
-            f" where {is_complete(warehouse)}"
+            f" where {warehouse.is_complete()}"
         )
     return f"({rows}) as held"
 

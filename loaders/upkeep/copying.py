@@ -227,8 +227,8 @@ class WarehouseCopy:
             except Exception as error:
                 raise LandingError(
                     f"copy: {table.name}: a package does not load into target"
-                    f" '{self._target.target.name}': {reason_of(error)}; run the same command"
-                    " again, what is there is kept"
+                    f" '{self._target.target.name}': {reason_of(self._target, error)}; run the"
+                    " same command again, what is there is kept"
                 ) from error
 
     def _create_temporary(self, table: CopiedTable) -> None:
@@ -251,7 +251,7 @@ class WarehouseCopy:
         self._target.execute(
             f"insert into {stored} ({', '.join(columns)})"
             f" select {', '.join(values)} from {sql.temporary(self._target, table)} as copied"
-            f" where {sql.is_complete(self._target)}"
+            f" where {self._target.is_complete()}"
             f" and not exists (select 1 from {stored} as stored where stored.{key} = copied.{key})"
         )
 
@@ -285,11 +285,9 @@ class WarehouseCopy:
     def _telemetry(self) -> dict[str, Any]:
         objects = next(result for result in self.results if result.table == "raw_objects")
         return {
-            **dict.fromkeys(merge_counts.MERGE_ACTIONS, 0),
+            **merge_counts.of_no_build(),
             "inserted": objects.copied,
             "unchanged": objects.already_there,
-            "tests": {"passed": 0, "warned": 0, "failed": 0},
-            "merge": {},
             "copied": {
                 result.table: {
                     "rows": result.rows,
@@ -355,7 +353,7 @@ def _check_columns(source: Warehouse, documented: Mapping[str, Mapping[str, str]
 def _check_drained(source: Warehouse) -> None:
     [(queued,)] = source.execute(
         f"select count(*) from {source.staging_table('landed_objects')}"
-        f" where {sql.is_complete(source)}"
+        f" where {source.is_complete()}"
     )
     if queued:
         raise UsageError(

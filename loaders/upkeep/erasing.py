@@ -12,9 +12,8 @@ from loaders.ingestion.landing import Landing
 from loaders.jobs.job import Job
 from loaders.jobs.names import job_name_for
 from loaders.objects.erasure_blocks import key_hash
-from loaders.objects.idem_keys import OWNERS, idem_key, key_prefix, owner_key, split, type_and_id
+from loaders.objects.idem_keys import idem_key, key_prefix, owner_key, owners, split, type_and_id
 from loaders.transform import bootstrap, merge_counts
-from loaders.upkeep.copy_tables import is_complete
 from loaders.upkeep.copying import discard_interrupted
 from loaders.upkeep.where_clause import check_condition
 from loaders.warehouse.base import Warehouse
@@ -117,14 +116,7 @@ class Erasure:
                     "erasures", "correlation_id = ?", (self.job.correlation_id,)
                 )
             self.job.step = "end"
-            self.job.complete(
-                {
-                    **dict.fromkeys(merge_counts.MERGE_ACTIONS, 0),
-                    "tests": {"passed": 0, "warned": 0, "failed": 0},
-                    "merge": {},
-                    "erased": self.counts,
-                }
-            )
+            self.job.complete({**merge_counts.of_no_build(), "erased": self.counts})
         except BaseException as error:
             self.job.fail(error)
             raise
@@ -213,7 +205,7 @@ class Erasure:
 
     def _check_drained(self) -> None:
         queued = self._count(
-            "landed_objects", f"{_OF_CONNECTION} and {is_complete(self._warehouse)}"
+            "landed_objects", f"{_OF_CONNECTION} and {self._warehouse.is_complete()}"
         )
         if queued:
             raise UsageError(
@@ -328,12 +320,8 @@ class Erasure:
 
     def _part_types(self) -> list[tuple[str, str]]:
         """Types of parts, and the prefix of their owners' keys."""
-        source = self._connection[0]
-        return [
-            (object_type, self._prefix(owner_type))
-            for (system, object_type), owner_type in OWNERS.items()
-            if system == source
-        ]
+        found = owners(self._connection[0]).items()
+        return [(part, self._prefix(owner)) for part, owner in found]
 
     def _prefix(self, object_type: str) -> str:
         return key_prefix(*self._connection, object_type)

@@ -98,14 +98,7 @@ class Retention:
                     if rule.variable in self.days:
                         self.counts[rule.variable] = self._apply(rule)
             self.job.step = "end"
-            self.job.complete(
-                {
-                    **dict.fromkeys(merge_counts.MERGE_ACTIONS, 0),
-                    "tests": {"passed": 0, "warned": 0, "failed": 0},
-                    "merge": {},
-                    "expired": self.counts,
-                }
-            )
+            self.job.complete({**merge_counts.of_no_build(), "expired": self.counts})
         except BaseException as error:
             self.job.fail(error)
             raise

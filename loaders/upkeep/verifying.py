@@ -193,9 +193,7 @@ def _altered(stored: Stored, source: Source) -> Iterator[tuple[str, str]]:
 
 def _telemetry(report: Report) -> dict[str, Any]:
     return {
-        **dict.fromkeys(merge_counts.MERGE_ACTIONS, 0),
-        "tests": {"passed": 0, "warned": 0, "failed": 0},
-        "merge": {},
+        **merge_counts.of_no_build(),
         "verified": {
             outcome.object_type: {
                 "listed": outcome.listed,

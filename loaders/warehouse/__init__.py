@@ -1,4 +1,4 @@
 """The warehouse: DuckDB and BigQuery outside of dbt, and what they hold of a connection.
 
-May import objects, settings and what is below.
+May import objects and what is below.
 """

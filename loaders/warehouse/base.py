@@ -110,6 +110,10 @@ class Warehouse(abc.ABC):
         return f"_dlt_load_id in (select load_id from {loads} where status = 0)"
 
     @abc.abstractmethod
+    def with_next_step(self, message: str) -> str:
+        """What this warehouse said, with what to do about it where that is known."""
+
+    @abc.abstractmethod
     def end_statements(self, label: str, value: str, since: dt.datetime) -> None:
         """See to it that no statement with such a label goes on, sent by a process that is gone.
 

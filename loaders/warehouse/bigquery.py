@@ -112,7 +112,7 @@ class BigQueryWarehouse(Warehouse):
             for row in _retrying(lambda: self._answer(sql, parameters, job_id=None)):
                 yield tuple(row.values())
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
-            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+            raise self._failure(error) from error
 
     def json_member(self, json: str, path: str) -> str:
         """SQL of the JSON value at a path, of JSON in a text column its text."""
@@ -197,7 +197,7 @@ class BigQueryWarehouse(Warehouse):
         except google_errors.NotFound:
             return None
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
-            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+            raise self._failure(error) from error
 
     def is_bootstrapped(self) -> bool:
         """Whether the tables are there."""
@@ -252,7 +252,11 @@ class BigQueryWarehouse(Warehouse):
         except google_errors.Conflict:
             raise
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
-            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> WarehouseError:
+        said = self.with_next_step(describe(error))
+        return WarehouseError(f"bigquery {self._project}: {said}")
 
     def _answer(self, sql: str, parameters: Sequence[Any], *, job_id: str | None) -> Iterable[Any]:
         """The rows of a query, fetched page by page as they are read."""
@@ -274,7 +278,12 @@ class BigQueryWarehouse(Warehouse):
                 timeout=_JOB_SECONDS
             )
         except (google_errors.GoogleAPIError, futures.TimeoutError, OSError) as error:
-            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+            raise self._failure(error) from error
+
+    def with_next_step(self, message: str) -> str:
+        """The step that BigQuery's docs, "Error messages", give for it."""
+        step = next((text for words, text in _NEXT_STEPS if re.search(words, message)), None)
+        return f"{message}; {step}" if step else message
 
     def end_statements(self, label: str, value: str, since: dt.datetime) -> None:
         """Cancel the jobs with such a label that still run, and wait for their end.
@@ -288,7 +297,7 @@ class BigQueryWarehouse(Warehouse):
                         job.cancel(retry=None)
                         job.exception(timeout=_JOB_SECONDS)
         except (google_errors.GoogleAPIError, futures.TimeoutError, OSError) as error:
-            raise WarehouseError(f"bigquery {self._project}: {_say(error)}") from error
+            raise self._failure(error) from error
 
     def _jobs(self, state: str, since: dt.datetime) -> list[Any]:
         """This user's jobs."""
@@ -365,13 +374,3 @@ def _is_transient(error: Exception) -> bool:
 def is_transient_message(message: str) -> bool:
     """Whether BigQuery's words say that the same statement may succeed a moment later."""
     return any(word in message for word in _TRANSIENT_WORDS)
-
-
-def with_next_step(message: str) -> str:
-    """A message of BigQuery's with what to do about it, when that is known."""
-    step = next((text for words, text in _NEXT_STEPS if re.search(words, message)), None)
-    return f"{message}; {step}" if step else message
-
-
-def _say(error: Exception) -> str:
-    return with_next_step(describe(error))

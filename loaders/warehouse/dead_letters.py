@@ -9,19 +9,20 @@ behind, and landed them again.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from loaders.errors import UsageError
 from loaders.objects.items import Observed
 from loaders.warehouse.base import Warehouse
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """An object that could not be stored. `payload` is its text where there is one."""
+class DeadLetter(NamedTuple):
+    """An object that could not be stored, a row of dead_letters.
+
+    `payload` is its text where there is one.
+    """
 
     dead_letter_id: str
     source_system: str
@@ -38,12 +39,12 @@ class DeadLetter:
 
     def as_json(self, *, with_payload: bool = False) -> dict[str, Any]:
         """Its fields; the payload, which is content, only when it is asked for."""
-        fields = dataclasses.asdict(self)
+        fields = self._asdict()
         return fields if with_payload else {**fields, "payload": None}
 
     def without_text(self) -> DeadLetter:
         """The letter as it may be kept: texts of many would fill the memory."""
-        return dataclasses.replace(self, payload=None)
+        return self._replace(payload=None)
 
     def observed(self, text: str) -> Observed:
         """Its object, once more."""
@@ -56,11 +57,7 @@ TEXTS_AT_ONCE = 256
 """Texts of letters in memory at a time."""
 _AT_ONCE = 2_000
 _DROPPED = ("dropped_at", "dropped_reason")
-_COLUMNS = [
-    field.name
-    for field in dataclasses.fields(DeadLetter)
-    if field.name not in ("payload", *_DROPPED)
-]
+_COLUMNS = [name for name in DeadLetter._fields if name not in ("payload", *_DROPPED)]
 
 
 def open_letters(
@@ -109,7 +106,7 @@ class WithTexts:
             texts = dict(rows)
             del rows
             for letter in some:
-                yield dataclasses.replace(letter, payload=texts.pop(letter.dead_letter_id, None))
+                yield letter._replace(payload=texts.pop(letter.dead_letter_id, None))
 
 
 def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
@@ -117,10 +114,10 @@ def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
 
     Raises UsageError unless there is exactly one.
     """
-    columns = [field.name for field in dataclasses.fields(DeadLetter)]
     rows = warehouse.execute(
         # A process that died while it landed a package again may have landed a letter twice.
-        f"select distinct {', '.join(columns)} from {warehouse.staging_table('dead_letters')}"
+        f"select distinct {', '.join(DeadLetter._fields)}"
+        f" from {warehouse.staging_table('dead_letters')}"
         f" where {warehouse.is_complete()} and substr(dead_letter_id, 1, ?) = ? limit 2",
         (len(letter_id), letter_id),
     )
@@ -130,7 +127,7 @@ def find_letter(warehouse: Warehouse, letter_id: str) -> DeadLetter:
             f"dead-letters: {letter_id!r}: expected the id of one dead letter, found {found};"
             " run.py dead-letters lists them"
         )
-    return DeadLetter(**dict(zip(columns, rows[0], strict=True)))
+    return DeadLetter(*rows[0])
 
 
 def drop(warehouse: Warehouse, letter: DeadLetter, reason: str, *, keep_payload: bool) -> None:

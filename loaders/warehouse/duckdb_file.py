@@ -117,7 +117,7 @@ class DuckDBWarehouse(Warehouse):
                 return cursor.execute(sql, list(parameters)).fetchall()
             except duckdb.Error as error:
                 raise WarehouseError(
-                    f"{self.target.path.name}: {with_next_step(describe(error))}"
+                    f"{self.target.path.name}: {self.with_next_step(describe(error))}"
                 ) from error
             finally:
                 cursor.close()
@@ -133,7 +133,7 @@ class DuckDBWarehouse(Warehouse):
                     yield from rows
             except duckdb.Error as error:
                 raise WarehouseError(
-                    f"{self.target.path.name}: {with_next_step(describe(error))}"
+                    f"{self.target.path.name}: {self.with_next_step(describe(error))}"
                 ) from error
             finally:
                 cursor.close()
@@ -172,6 +172,13 @@ class DuckDBWarehouse(Warehouse):
         )
         columns = self.columns()
         return {name: View(columns[name], mark or "") for name, mark in marks if name in names}
+
+    def with_next_step(self, message: str) -> str:
+        """Where its memory did not suffice, the name that its limit has here."""
+        if not _OUT_OF_MEMORY.search(message):
+            return message
+        said = message.partition("Possible solutions")[0].strip()
+        return f"{said}; raise LANDFALL_DUCKDB_MEMORY, which is memory_limit in profiles.yml"
 
     def end_statements(self, label: str, value: str, since: dt.datetime) -> None:
         """Nothing: a statement ends with its process."""
@@ -269,14 +276,6 @@ class DuckDBWarehouse(Warehouse):
                         self.lock_wait,
                     )
             time.sleep(random.uniform(*_LOOK_AGAIN_SECONDS))
-
-
-def with_next_step(text: str) -> str:
-    """What DuckDB said; where its memory did not suffice, with the name that its limit has here."""
-    if not _OUT_OF_MEMORY.search(text):
-        return text
-    said = text.partition("Possible solutions")[0].strip()
-    return f"{said}; raise LANDFALL_DUCKDB_MEMORY, which is memory_limit in profiles.yml"
 
 
 def _holder(error: duckdb.Error) -> str:

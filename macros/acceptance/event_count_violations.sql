@@ -13,11 +13,7 @@
         count(*) > 3
         or count(case
             when event_type not in (
-                'job.started',
-                'job.completed',
-                'job.failed',
-                'ingestion.completed',
-                'ingestion.failed'
+                '{{ var('constants').event_types | join("', '") }}'
             ) then 1
         end) > 0
 {%- endmacro %}

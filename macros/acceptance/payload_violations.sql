@@ -3,10 +3,8 @@
 {% macro payload_violations(period) -%}
     {%- set required = {
         'job.started': ['job_name', 'package_name', 'parameters', 'timeout_seconds', 'host', 'pid'],
-        'job.completed': [
-            'job_name', 'package_name', 'duration_seconds', 'inserted', 'updated', 'unchanged',
-            'deleted', 'undeleted', 'stale', 'tests',
-        ],
+        'job.completed': ['job_name', 'package_name', 'duration_seconds', 'tests']
+        + var('constants').merge_actions,
         'job.failed': [
             'job_name', 'package_name', 'duration_seconds', 'error_type', 'step', 'retryable',
         ],
@@ -24,7 +22,7 @@
     from ({{ run_events(period, 'assert_event_payloads') }}) as events
     where
         status != case
-            when event_type in ('job.failed', 'ingestion.failed') then 'failed' else 'ok'
+            when event_type like '%.failed' then 'failed' else 'ok'
         end
         or (status = 'failed') != (error_message is not null)
         or (
@@ -32,13 +30,13 @@
             -- of a JSON null the text is null
             and substr({{ json_as_text(json_query('payload', '$.parameters')) }}, 1, 1) != '{'
         )
-        {%- for event_type, fields in required.items() %}
+        {%- for event_type in var('constants').event_types %}
         or (
             event_type = '{{ event_type }}'
             and (
                 coalesce(object_type, '')
                 != '{{ 'job_run' if event_type.startswith('job.') else '' }}' or
-                {%- for field in fields %}
+                {%- for field in required[event_type] %}
                 {{ json_query('payload', '$.' ~ field) }} is null{{ ' or' if not loop.last }}
                 {%- endfor %}
             )

@@ -14,7 +14,7 @@
     {%- if period == 'recent' -%}
         {%- set in_log = 'created_at >= ' ~ days_ago(var('acceptance_days') + 1) -%}
     {%- endif -%}
-    {%- set counts = ['updated', 'unchanged', 'deleted', 'undeleted', 'stale'] -%}
+    {%- set counts = var('constants').merge_actions | reject('equalto', 'inserted') | list -%}
     with ends as (
         select
             correlation_id,

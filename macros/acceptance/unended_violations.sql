@@ -1,5 +1,4 @@
-{# Runs without an end that have outlived their timeout and the grace (ten minutes, as
-   loaders/jobs/runs.py): nobody has closed them. #}
+{# Runs without an end that have outlived their timeout and the grace: nobody has closed them. #}
 {% macro unended_violations(period) -%}
     select
         correlation_id,
@@ -8,7 +7,7 @@
     group by correlation_id
     having
         count(case when event_type in ('job.completed', 'job.failed') then 1 end) = 0
-        and {{ seconds_between('min(created_at)', timestamp_now()) }} > 600 + coalesce(
+        and {{ seconds_between('min(created_at)', timestamp_now()) }} > {{ var('constants').grace_seconds }} + coalesce(
             max(case
                 when event_type = 'job.started'
                     then {{ json_float('payload', '$.timeout_seconds') }}

@@ -10,9 +10,7 @@
             {%- do names.append("'\"" ~ name ~ "\": ', coalesce(" ~ value ~ ", 'null')") -%}
         {%- endfor -%}
         {%- set unknown = {'duration_seconds': none, 'error_type': 'Orphaned', 'step': none, 'retryable': true} -%}
-        {%- for count in [
-            'inserted', 'updated', 'unchanged', 'deleted', 'undeleted', 'stale', 'rescued'
-        ] -%}
+        {%- for count in var('constants').merge_actions + ['rescued'] -%}
             {%- do unknown.update({count: none}) -%}
         {%- endfor -%}
 insert into {{ event_log }} (
@@ -46,7 +44,7 @@ where
         or (
             source_system = 'dbt'
             and {{ seconds_between('created_at', timestamp_now()) }}
-            > 600 + {{ json_float('payload', '$.timeout_seconds') }}
+            > {{ var('constants').grace_seconds }} + {{ json_float('payload', '$.timeout_seconds') }}
         )
     )
     and correlation_id not in (

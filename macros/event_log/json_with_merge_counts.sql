@@ -2,7 +2,7 @@
    merge_counts in loaders/transform/dbt_build.py, of a job of no connection. #}
 {% macro json_with_merge_counts(telemetry) -%}
     {%- set run = text_literal(correlation_id()) -%}
-    {%- set actions = ['inserted', 'updated', 'unchanged', 'deleted', 'undeleted', 'stale'] -%}
+    {%- set actions = var('constants').merge_actions -%}
     {%- set text = telemetry | tojson -%}
     {%- set parts = [adapter.dispatch('raw_text_literal', 'landfall')(text[:-1])] -%}
     {%- for action in actions -%}

@@ -8,19 +8,17 @@
         {%- for result in results -%}
             {%- set status = result.status | string -%}
             {%- if result.node.name == 'raw_objects' -%}
-                {%- for name in ['rows_affected', 'bytes_processed', 'bytes_billed', 'slot_ms', 'job_id'] -%}
+                {%- for name in var('constants').merge_statistics -%}
                     {%- if name in result.adapter_response -%}
                         {%- do merge.update({name: result.adapter_response[name]}) -%}
                     {%- endif -%}
                 {%- endfor -%}
             {%- endif -%}
             {%- if result.node.resource_type in ('test', 'unit_test') -%}
-                {%- set outcome = {
-                    'pass': 'passed', 'success': 'passed', 'warn': 'warned', 'skipped': 'skipped',
-                }.get(status, 'failed') -%}
+                {%- set outcome = var('constants').test_outcomes.get(status, 'failed') -%}
                 {%- do tests.update({outcome: tests[outcome] + 1}) -%}
             {%- endif -%}
-            {%- if status in ('error', 'fail', 'runtime error', 'partial success') -%}
+            {%- if status in var('constants').failed_statuses -%}
                 {%- do failures.append(result) -%}
             {%- endif -%}
         {%- endfor -%}

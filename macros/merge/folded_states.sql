@@ -1,6 +1,7 @@
 {# The queued states that a condition takes, of all complete loads without one, those of a key
    folded into one; nothing that was erased. A state that is left out takes no part in any way. #}
 {% macro folded_states(taken=none) -%}
+{%- set columns = object_columns() -%}
 with landed_objects as (
     select * from {{ source('landing', 'landed_objects') }}
 ),
@@ -18,12 +19,9 @@ states as (
 -- the newest content is the first payload that is not null.
 folded as (
     select
-        idem_key,
-        source_system,
-        connection_name,
-        object_type,
-        external_id,
-        payload_hash,
+        {%- for column in columns.key + columns.landed %}
+        {{ column }},
+        {%- endfor %}
         observed_at,
         is_deleted,
         correlation_id,
@@ -46,12 +44,9 @@ folded as (
 
 newest as (
     select
-        idem_key,
-        source_system,
-        connection_name,
-        object_type,
-        external_id,
-        payload_hash,
+        {%- for column in columns.key + columns.landed %}
+        {{ column }},
+        {%- endfor %}
         object_created_at,
         first_seen,
         observed_at,

@@ -11,11 +11,8 @@
    INSERT, never sorted, joined or updated: here one transaction (dbt's) is the one snapshot,
    and the MERGE takes out the rows whose payload the INSERT then writes anew. #}
 {% macro duckdb__merge_objects(target, states) -%}
-    {%- set columns = [
-        'idem_key', 'source_system', 'connection_name', 'object_type', 'external_id',
-        'payload_hash', 'object_created_at', 'first_seen', 'last_seen', 'changed_at',
-        'deleted_at', 'changed_by', 'inserted_by',
-    ] -%}
+    {%- set of = object_columns() -%}
+    {%- set columns = of.key + of.landed + of.history + of.current + ['inserted_by'] -%}
     {%- set history -%}
         first_seen = seen.first_seen,
         last_seen = seen.last_seen,
@@ -99,10 +96,9 @@ when matched and seen.brings_payload
     then delete
 when matched and seen.action = 'deleted'
     then update set
-        payload_hash = seen.payload_hash,
-        changed_at = seen.changed_at,
-        deleted_at = seen.deleted_at,
-        changed_by = seen.changed_by,
+        {%- for column in of.landed + of.current %}
+        {{ column }} = seen.{{ column }},
+        {%- endfor %}
         {{ history }}
 when matched
     then update set {{ history }};
@@ -184,17 +180,13 @@ drop table merge_decisions
         object_created_at = coalesce(stored.object_created_at, seen.object_created_at),
         merged_by = {{ run }}
     {%- endset -%}
+    {%- set of = object_columns() -%}
     {%- set state -%}
-        payload_hash = seen.payload_hash,
-        changed_at = seen.changed_at,
-        deleted_at = seen.deleted_at,
-        changed_by = seen.changed_by
+        {%- for column in of.landed + of.current %}
+        {{ column }} = seen.{{ column }}{{ ',' if not loop.last }}
+        {%- endfor %}
     {%- endset -%}
-    {%- set inserted = [
-        'idem_key', 'source_system', 'connection_name', 'object_type', 'external_id', 'payload',
-        'payload_hash', 'object_created_at', 'first_seen', 'last_seen', 'changed_at',
-        'deleted_at', 'changed_by',
-    ] -%}
+    {%- set inserted = of.key + of.content + of.landed + of.history + of.current -%}
 merge into {{ target }} as stored
 using (
     select objects.*

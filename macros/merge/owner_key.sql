@@ -3,10 +3,12 @@
 {% macro owner_key(key) -%}
     {%- set literal = adapter.dispatch('raw_text_literal', 'landfall') -%}
     {%- set found = namespace(key=key) -%}
-    {%- for source, part, owner in part_types() -%}
-        {%- set pattern = literal('(?s)^(' ~ source ~ ':[^:]+):' ~ part ~ ':([^:]+):.*$') -%}
-        {%- set owned = literal('\\1:' ~ owner ~ ':\\2') -%}
-        {%- set found.key = 'regexp_replace(' ~ [found.key, pattern, owned] | join(', ') ~ ')' -%}
+    {%- for source, owners in var('constants').part_owners.items() -%}
+        {%- for part, owner in owners.items() -%}
+            {%- set pattern = literal('(?s)^(' ~ source ~ ':[^:]+):' ~ part ~ ':([^:]+):.*$') -%}
+            {%- set owned = literal('\\1:' ~ owner ~ ':\\2') -%}
+            {%- set found.key = 'regexp_replace(' ~ [found.key, pattern, owned] | join(', ') ~ ')' -%}
+        {%- endfor -%}
     {%- endfor -%}
     {{ return(found.key) }}
 {%- endmacro %}

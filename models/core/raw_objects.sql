@@ -8,6 +8,7 @@
         "{{ drain_landed_objects() }}", "{{ drain_erased() }}", "{{ drain_cursors() }}"
     ],
 ) }}
+{% set columns = object_columns() %}
 -- grain: one row per idem_key; the MERGE itself is macros/merge/merge_objects.sql
 with landed_objects as (
     {{ folded_states(is_to_merge()) | indent }}
@@ -15,13 +16,9 @@ with landed_objects as (
 
 objects as (
     select
-        idem_key,
-        source_system,
-        connection_name,
-        object_type,
-        external_id,
-        payload,
-        payload_hash,
+        {%- for column in columns.key + columns.content + columns.landed %}
+        {{ column }},
+        {%- endfor %}
         object_created_at,
         first_seen,
         observed_at as last_seen,

@@ -23,7 +23,7 @@ from loaders.errors import LandfallError
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import Target
 from loaders.transform.dbt_build import BuildResult
-from loaders.transform.merge_counts import Connection
+from loaders.transform.merge_counts import Connection, no_tests
 from loaders.warehouse.opening import open_warehouse
 
 if TYPE_CHECKING:
@@ -151,7 +151,9 @@ def build(
             passed = _send(target, statements, with_tests=with_tests)
             if passed is not None:
                 seconds = round(time.monotonic() - began, 3)
-                return BuildResult(passed=passed, merge_seconds=seconds, seconds=seconds)
+                return BuildResult(
+                    {**no_tests(), "passed": passed}, merge_seconds=seconds, seconds=seconds
+                )
         selection = (*arguments, *(_CORE if with_tests else _MERGE))
         return dbt_build(target, correlation_id, selection, connection=connection, quiet=quiet)
 

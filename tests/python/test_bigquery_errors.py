@@ -13,7 +13,7 @@ import pytest
 
 from loaders.errors import WarehouseError
 from loaders.settings.target import load_target
-from loaders.warehouse.bigquery import BigQueryWarehouse, is_transient_message, with_next_step
+from loaders.warehouse.bigquery import BigQueryWarehouse, is_transient_message
 
 from .conftest import EMULATOR_TARGET, Project
 
@@ -116,10 +116,10 @@ def test_a_refused_statement_says_what_to_do_and_is_not_repeated(
     assert len(paths) == 1
 
 
-def test_a_table_that_is_missing_says_nothing_of_the_location() -> None:
+def test_a_table_that_is_missing_says_nothing_of_the_location(project: Project) -> None:
     """BigQuery names the location whatever it does not find."""
     message = "Not found: Table landfall-dev:events.event_log was not found in location EU"
-    assert with_next_step(message) == message
+    assert BigQueryWarehouse(load_target(EMULATOR_TARGET)).with_next_step(message) == message
 
 
 @pytest.mark.parametrize(

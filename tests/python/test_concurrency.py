@@ -28,7 +28,7 @@ from loaders.jobs.runs import OpenRun, close_orphans, open_runs
 from loaders.monitoring import health
 from loaders.objects.items import Cursor, Item, Land, Observed
 from loaders.settings.places import PACKAGE_NAME, PROJECT_DIR
-from loaders.settings.times import GRACE
+from loaders.settings.times import grace
 from loaders.sources.contract import FetchRequest
 from loaders.transform import dbt_build
 from loaders.warehouse import duckdb_file
@@ -144,7 +144,7 @@ def test_a_process_that_proc_hides_is_not_gone(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("late", [dt.timedelta(0), dt.timedelta(microseconds=1)])
 def test_of_another_host_only_the_timeout_and_the_grace_tell(late: dt.timedelta) -> None:
     """The grace is what the clocks of two hosts may differ by."""
-    end = STARTED_AT + dt.timedelta(seconds=TIMEOUT_SECONDS) + GRACE
+    end = STARTED_AT + dt.timedelta(seconds=TIMEOUT_SECONDS) + grace()
     for host in (None, {**host_identity(), "boot_id": "0000"}):
         assert open_run(host, os.getpid()).is_orphaned(end + late) == bool(late)
 

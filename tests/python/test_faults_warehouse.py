@@ -31,12 +31,12 @@ from loaders.jobs.runs import ORPHANED
 from loaders.objects import items
 from loaders.objects.items import Cursor, Item, ObservationClock, Observed
 from loaders.settings.places import state_dir
+from loaders.settings.target import load_target
 from loaders.transform import bootstrap
 from loaders.upkeep.erasing import Erasure, Selection
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 from loaders.warehouse.dead_letters import find_letter, open_letters
-from loaders.warehouse.duckdb_file import with_next_step
 from loaders.warehouse.opening import open_warehouse
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
@@ -680,7 +680,7 @@ def test_too_little_memory_names_the_setting_that_raises_it(warehouse: Warehouse
 def test_a_commit_that_lacks_memory_names_the_setting_too() -> None:
     said = "TransactionContext Error: Failed to commit: failed to pin block of size 32.4 MiB"
     more = "\n\nPossible solutions:\n* Increasing the memory limit (SET memory_limit='...GB')"
-    told = with_next_step(said + more)
+    told = open_warehouse(load_target()).with_next_step(said + more)
     assert told == f"{said}; raise LANDFALL_DUCKDB_MEMORY, which is memory_limit in profiles.yml"
 
 

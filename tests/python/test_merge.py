@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loaders.ingestion.arrow_tables import LandedObject
 from loaders.objects.items import Cursor, Deleted, Item, Observed
 from loaders.objects.payloads import TOMBSTONE_HASH
 from loaders.transform import merge_counts
@@ -38,20 +39,20 @@ class State:
 
     def row(self, load_id: str) -> tuple[Any, ...]:
         payload = None if self.content is None else json.dumps({"v": self.content})
-        return (
+        landed = LandedObject(
             f"acme:acct1:widget:{self.key}",
             "acme",
             "acct1",
             "widget",
             self.key,
-            payload,
-            TOMBSTONE_HASH if self.content is None else f"hash-{self.content}",
-            None if self.created is None else at(self.created),
-            at(self.seconds),
-            self.content is None,
-            f"run-{load_id}",
-            load_id,
+            payload=payload,
+            payload_hash=TOMBSTONE_HASH if self.content is None else f"hash-{self.content}",
+            object_created_at=None if self.created is None else at(self.created),
+            observed_at=at(self.seconds),
+            is_deleted=self.content is None,
+            correlation_id=f"run-{load_id}",
         )
+        return (*landed, load_id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,11 +135,12 @@ class Queue:
 
     def land(self, states: Iterable[State], *, complete: bool = True) -> str:
         load_id = f"load{next(self._loads)}"
+        columns = (*LandedObject._fields, "_dlt_load_id")
         rows = [state.row(load_id) for state in states]
         if rows:
             self.connection.executemany(
-                "insert into landfall.events_staging.landed_objects"
-                f" values ({', '.join('?' * len(rows[0]))})",
+                f"insert into landfall.events_staging.landed_objects ({', '.join(columns)})"
+                f" values ({', '.join('?' * len(columns))})",
                 rows,
             )
         if complete:

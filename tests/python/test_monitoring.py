@@ -22,7 +22,7 @@ from loaders.monitoring import health
 from loaders.monitoring.alerts import job_end
 from loaders.objects.items import Observed
 from loaders.settings.places import PROJECT_DIR
-from loaders.settings.times import GRACE
+from loaders.settings.times import grace
 from loaders.transform import dbt_build, views
 from loaders.transform.dbt_build import MONITORING
 from loaders.warehouse.base import Warehouse
@@ -293,7 +293,7 @@ def test_a_real_end_supersedes_an_orphaned_one_in_any_order(monitored: Warehouse
 def test_a_run_without_an_end_is_orphaned_when_the_loaders_say_so(
     monitored: Warehouse, log: Log
 ) -> None:
-    limit = 100.0 + GRACE.total_seconds()
+    limit = 100.0 + grace().total_seconds()
     for ago in (1.0, 99.0, limit - 30, limit + 1, DAY):
         log.run(f"{ago}", ago, started={"timeout_seconds": 100})
     log.write(monitored)

@@ -17,6 +17,7 @@ from loaders.jobs import names, runs
 from loaders.jobs.job import Job
 from loaders.objects.idem_keys import idem_key
 from loaders.objects.items import Deleted, Item, Observed, Unfetched
+from loaders.settings.constants import constants
 from loaders.settings.target import load_target
 from loaders.transform import dbt_build, merge_counts
 from loaders.upsert import upsert_objects
@@ -37,8 +38,8 @@ from .conftest import (
 
 pytestmark = pytest.mark.slow
 
-ZEROS = dict.fromkeys(merge_counts.MERGE_ACTIONS, 0)
-NULLS = dict.fromkeys(merge_counts.MERGE_ACTIONS)
+ZEROS = dict.fromkeys(constants().merge_actions, 0)
+NULLS = dict.fromkeys(constants().merge_actions)
 
 
 def widget(external_id: str, value: int = 0) -> Item:
@@ -47,7 +48,7 @@ def widget(external_id: str, value: int = 0) -> Item:
 
 
 def counts_of(payload: dict[str, Any]) -> dict[str, Any]:
-    return {name: payload[name] for name in (*merge_counts.MERGE_ACTIONS, "rescued")}
+    return {name: payload[name] for name in (*constants().merge_actions, "rescued")}
 
 
 def end_of(warehouse: Warehouse, correlation_id: str) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def test_an_event_s_payload_is_blanked_and_stays_json(warehouse: Warehouse) -> N
 def test_of_variables_the_names_alone_are_shown(
     own_secrets: None, typed: list[str], shown: list[str]
 ) -> None:
-    assert build._without_values(typed) == shown
+    assert build._with_names_of_vars(typed) == shown
     assert leaks({"it": errors.without_secrets(" ".join(typed)).encode()}, WORD) == []
 
 

@@ -30,6 +30,7 @@ from loaders.transform import dbt_build, merge_counts
 from loaders.upsert import UpsertResult, upsert_objects
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
+from loaders.warehouse.dead_letters import DeadLetter
 
 from .conftest import (
     Project,
@@ -301,13 +302,17 @@ def test_a_load_that_fails_midway_keeps_the_packages_before_it(
     assert queued(warehouse) == 0
 
 
+def unused(*_: object) -> DeadLetter:
+    raise AssertionError
+
+
 @pytest.mark.slow
 def test_no_payload_is_left_on_disk(warehouse: Warehouse, project: Project) -> None:
     upsert(warehouse, widgets(5, note=CANARY), batch_size=2)
     assert queued(warehouse) == 0
     assert files_with(project.state_dir, CANARY) == []
     assert list(project.state_dir.rglob("*.parquet")) == []
-    loader = PackageLoader(warehouse, "acme", "acct1", lambda row, _: row)
+    loader = PackageLoader(warehouse, "acme", "acct1", unused)
     assert not loader._open_pipeline().has_pending_data
 
 

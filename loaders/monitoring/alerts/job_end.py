@@ -28,6 +28,7 @@ from loaders.monitoring.alerts.channels import (
 )
 from loaders.monitoring.alerts.delivery import Delivery, report
 from loaders.monitoring.alerts.incidents import Incident, Key
+from loaders.settings.constants import constants
 from loaders.settings.target import Target
 from loaders.settings.times import horizon
 from loaders.sources.registry import SOURCES
@@ -208,24 +209,11 @@ class _Teller:
         if not self._job.is_ingestion:
             return SYNC
         rows = self._warehouse.execute(
-            f"select {self._purpose_of_start()} from {self._warehouse.table('event_log')}"
+            f"select {purpose_of(self._warehouse)} from {self._warehouse.table('event_log')}"
             " where event_type = 'job.started' and correlation_id = ? and created_at >= ?",
             (self._job.correlation_id, dt.datetime.now(dt.UTC) - _LONGEST_RUN),
         )
         return str(rows[0][0]) if rows else SYNC
-
-    def _purpose_of_start(self) -> str:
-        """SQL: the purpose that the payload of a job.started tells, as job_runs has it."""
-        # The first of a list: BigQuery's json_value gives no list.
-        retry, *parts = (
-            self._warehouse.json_text("payload", f"$.parameters.{name}")
-            for name in ("retry", "since", "until", "objects[0]")
-        )
-        return (
-            f"case when {retry} = 'true' then '{RETRY}'"
-            f" when coalesce({', '.join(parts)}) is not null then '{BACKFILL}'"
-            f" else '{SYNC}' end"
-        )
 
     def _failures_in_a_row(self, purpose: str) -> int:
         """Runs of the job and purpose that failed since one completed, this one at least.
@@ -240,7 +228,7 @@ class _Teller:
             "with started as ("
             f"select correlation_id from {event_log} where event_type = 'job.started'"
             f" and source_system = ? and coalesce(connection_name, '') = ? and {name} = ?"
-            f" and {self._purpose_of_start()} = ?),"
+            f" and {purpose_of(self._warehouse)} = ?),"
             " ended as ("
             f"select correlation_id, event_type, created_at from {event_log}"
             " where correlation_id in (select correlation_id from started)"
@@ -263,6 +251,18 @@ class _Teller:
 
     def _asked(self, ask: Callable[[], Result]) -> Result:
         return in_time(ask, self._warehouse_seconds)
+
+
+def purpose_of(warehouse: Warehouse) -> str:
+    """SQL: the purpose that the payload of a job.started tells, as job_runs has it."""
+    retry, *parts = (
+        warehouse.json_text("payload", f"$.parameters.{name}")
+        for name in ("retry", *constants().backfill_parameters)
+    )
+    return (
+        f"case when {retry} = 'true' then '{RETRY}'"
+        f" when coalesce({', '.join(parts)}) is not null then '{BACKFILL}' else '{SYNC}' end"
+    )
 
 
 def failure_of(job: EndedJob, purpose: str) -> Key:

@@ -63,11 +63,11 @@ typed as (
             as is_ingestion,
         coalesce({{ json_text('started', '$.parameters.retry') }}, 'false') = 'true'
             as reads_dead_letters,
-        -- As loaders/monitoring/alerts/job_end.py. The first of a list: json_value gives no list.
+        -- As loaders/monitoring/alerts/job_end.py.
         coalesce(
-            {{ json_text('started', '$.parameters.since') }},
-            {{ json_text('started', '$.parameters.until') }},
-            {{ json_text('started', '$.parameters.objects[0]') }}
+            {%- for name in var('constants').backfill_parameters %}
+            {{ json_text('started', '$.parameters.' ~ name) }}{{ ',' if not loop.last }}
+            {%- endfor %}
         ) is not null as is_partial,
         {{ json_integer('ingestion', '$.records_extracted') }} as records_extracted,
         {{ json_integer('ingestion', '$.new_dead_letters') }} as dead_letters,
@@ -103,7 +103,7 @@ typed as (
     where started_at is not null
 ),
 
--- As loaders/jobs/runs.py: no end, and ten minutes more than the timeout have passed.
+-- As loaders/jobs/runs.py: no end, and its timeout and the grace have passed.
 stated as (
     select
         *,
@@ -113,7 +113,7 @@ stated as (
             when is_closed_as_orphaned then 'orphaned'
             when
                 {{ seconds_between('started_at', timestamp_now()) }}
-                > coalesce(timeout_seconds, 0) + 600
+                > coalesce(timeout_seconds, 0) + {{ var('constants').grace_seconds }}
                 then 'orphaned'
             else 'running'
         end as state,
