@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from dbt.adapters.bigquery.connections import _sanitize_label
 
-from loaders import constants as module
 from loaders.errors import ConfigError
 from loaders.jobs.job import Job
 from loaders.monitoring.alerts.job_end import BACKFILL, RETRY, SYNC, purpose_of
+from loaders.settings import constants as module
 from loaders.settings.constants import Constants, constants
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
