@@ -169,6 +169,8 @@ class Project:
                     "--log-path",
                     str(self.state_dir / "logs"),
                     *arguments,
+                    # As transform.build does: dbt parses all anew when it was said otherwise before.
+                    *(() if "--target" in arguments else ("--target", self.target)),
                     "--project-dir",
                     str(PROJECT_DIR),
                     "--target-path",

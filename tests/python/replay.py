@@ -104,7 +104,7 @@ def _record(project: Project, connection: str) -> Statements:
             [
                 *("--quiet", "--log-path", str(logs), "build", *_CORE),
                 *("--exclude-resource-type", "unit_test", "--project-dir", str(PROJECT_DIR)),
-                *("--target-path", str(target)),
+                *("--target-path", str(target), "--target", project.target),
             ]
         )
     release_dbt()
