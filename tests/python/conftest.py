@@ -29,6 +29,7 @@ from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail import MESSAGES, GmailConfig, GmailSource
 from loaders.sources.stripe import StripeConfig, StripeSource
 from loaders.transform import bootstrap, dbt_build
+from loaders.transform.invocation import release_file
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 from loaders.warehouse.opening import open_warehouse
@@ -104,7 +105,7 @@ class File:
         return self.copy(name).exists()
 
     def save(self, name: str) -> None:
-        release_dbt()
+        release_file()
         self.copies.mkdir(exist_ok=True)
         shutil.copy(self.path, self.copy(name))
 
@@ -173,14 +174,7 @@ class Project:
                 ]
             )
         finally:
-            release_dbt()
-
-
-def release_dbt() -> None:
-    """Close the file that dbt-duckdb keeps open between two commands of a process."""
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-
-    DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+            release_file()
 
 
 @pytest.fixture(scope="session")
@@ -264,7 +258,7 @@ def _project(
     outputs[EMULATOR_TARGET] = outputs.pop("emulator")
     project.profiles.write_text(yaml.safe_dump(profile))
     yield project
-    release_dbt()
+    release_file()
 
 
 @pytest.fixture
