@@ -22,7 +22,7 @@ _QUIETLY = ("--quiet", "--log-level-file", "info")
 # dbt's artifacts quote the warehouse and the arguments: they are for who asks for them.
 _WRITE_JSON = {"--write-json", "--no-write-json"}
 
-_DEFINITIONS = ("models/marts/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
+_DEFINITIONS = ("models/*/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
 
 # As Python's OSError and DuckDB's IOException quote a path.
 _PATH = re.compile(r"(\[Errno \d+\] [\w ,-]+: |\bIO Error: [\w ,-]+ file )(\"/[^\"]*\"|'/[^']*')")
