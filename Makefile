@@ -9,7 +9,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install tools gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos disasters property audit bench clean
+.PHONY: help install tools gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos disasters property audit parse-dbt2 bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -118,6 +118,14 @@ property: tools ## random histories of a mailbox, of an account, and of their ru
 audit: tools ## known vulnerabilities of the pinned packages (asks the network)
 	$(BIN)/uv tool run --quiet pip-audit --strict --requirement constraints.txt \
 		--no-deps --disable-pip
+
+# dbt 2 is no Python module: its package fetches a program from dbt Labs' host.
+DBT2 := .peers/dbt2
+parse-dbt2: tools ## parse the project with dbt 2.x, in an environment of its own (asks the network)
+	@test -x $(DBT2)/bin/dbt || { $(PYTHON) -m venv $(DBT2) && \
+		$(DBT2)/bin/python -m pip install --quiet --disable-pip-version-check dbt==2.0.9; } || \
+		{ echo "parse-dbt2: dbt 2.x cannot be installed here, nothing was parsed" >&2; exit 1; }
+	$(DBT2)/bin/dbt parse --no-version-check --profiles-dir . --target-path target/dbt2
 
 bench: tools ## print the benchmarks' tables, write bench-results/
 	$(BIN)/python -m tests.bench

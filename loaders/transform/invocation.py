@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ _QUIETLY = ("--quiet", "--log-level-file", "info")
 # dbt's artifacts quote the warehouse and the arguments: they are for who asks for them.
 _WRITE_JSON = {"--write-json", "--no-write-json"}
 
-_DEFINITIONS = ("models/marts/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
+_DEFINITIONS = ("models/*/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
 
 # As Python's OSError and DuckDB's IOException quote a path.
 _PATH = re.compile(r"(\[Errno \d+\] [\w ,-]+: |\bIO Error: [\w ,-]+ file )(\"/[^\"]*\"|'/[^']*')")
@@ -71,15 +72,18 @@ def invoke(
             result = dbtRunner(callbacks=[remember]).invoke(arguments)
             return result, errors[-1] if errors else None
         finally:
-            _release_file(target)
+            if target.type == "duckdb":
+                release_file()
 
 
-def _release_file(target: Target) -> None:
-    """Close what dbt-duckdb keeps open until the process ends: it would lock others out."""
-    if target.type == "duckdb":
-        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+def release_file() -> None:
+    """Close what dbt-duckdb keeps open until the process ends: it would lock others out.
 
-        DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+    That it does at the end itself by this name, which it documents nowhere.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+    DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
 
 
 def _target_path(target: Target) -> Path:
@@ -118,24 +122,22 @@ def _without_values(message: str) -> str:
 def _redacted_log() -> Iterator[None]:
     """What dbt prints and logs of a warehouse's errors shows neither content nor secrets.
 
-    dbt takes every line through its scrubber of secret environment variables.
+    Each of its lines, for the terminal or a file, is a record of Python's logging, made only
+    when it is written.
     """
-    import dbt.events.logging
-    import dbt_common.events.functions
+    make = logging.getLogRecordFactory()
 
-    modules: tuple[Any, ...] = (dbt_common.events.functions, dbt.events.logging)
-    scrub = modules[0].env_scrubber
+    def redacted(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record = make(*arguments, **named)
+        if isinstance(record.msg, str) and not record.args:
+            record.msg = without_secrets(without_content(record.msg))
+        return record
 
-    def redacted(text: str) -> str:
-        return without_secrets(without_content(scrub(text)))
-
-    for module in modules:
-        module.env_scrubber = redacted
+    logging.setLogRecordFactory(redacted)
     try:
         yield
     finally:
-        for module in modules:
-            module.env_scrubber = scrub
+        logging.setLogRecordFactory(make)
 
 
 @contextlib.contextmanager

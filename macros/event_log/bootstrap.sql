@@ -94,7 +94,7 @@ create table if not exists {{ relation }} (
     {{- ' ' ~ column_options(column) }}{{ ',' if not loop.last }}
     {%- endfor %}
 )
-{{ table_layout(node.config.meta.get('layout')) }}
+{{ table_layout((node.config.meta or {}).get('layout')) }}
 {%- endmacro %}
 
 {# A column added to rows that are already there cannot be NOT NULL. #}

@@ -32,6 +32,7 @@ from loaders.sources.gmail.sync import MESSAGES
 from loaders.sources.stripe.options import StripeConfig
 from loaders.sources.stripe.source import StripeSource
 from loaders.transform import bootstrap, dbt_build
+from loaders.transform.invocation import release_file
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 from loaders.warehouse.opening import open_warehouse
@@ -107,7 +108,7 @@ class File:
         return self.copy(name).exists()
 
     def save(self, name: str) -> None:
-        release_dbt()
+        release_file()
         self.copies.mkdir(exist_ok=True)
         shutil.copy(self.path, self.copy(name))
 
@@ -178,14 +179,7 @@ class Project:
                 ]
             )
         finally:
-            release_dbt()
-
-
-def release_dbt() -> None:
-    """Close the file that dbt-duckdb keeps open between two commands of a process."""
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-
-    DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
+            release_file()
 
 
 @pytest.fixture(scope="session")
@@ -269,7 +263,7 @@ def _project(
     outputs[EMULATOR_TARGET] = outputs.pop("emulator")
     project.profiles.write_text(yaml.safe_dump(profile))
     yield project
-    release_dbt()
+    release_file()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from loaders.errors import LandfallError
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import Target
 from loaders.transform.dbt_build import BuildResult
+from loaders.transform.invocation import release_file
 from loaders.transform.merge_counts import Connection, no_tests
 from loaders.warehouse.opening import open_warehouse
 
@@ -87,8 +88,6 @@ def recorded(project: Project, bootstrapped: Path) -> Recorded:
 def _record(project: Project, connection: str) -> Statements:
     from dbt.cli.main import dbtRunner
 
-    from .conftest import release_dbt
-
     sent: list[tuple[str, str]] = []
 
     def remember(event: Any) -> None:
@@ -107,7 +106,7 @@ def _record(project: Project, connection: str) -> Statements:
                 *("--target-path", str(target), "--target", project.target),
             ]
         )
-    release_dbt()
+    release_file()
     assert result.success, result.exception
     nodes: Any = result.result
     tests = {each.node.name for each in nodes if each.node.resource_type == "test"}

@@ -103,6 +103,19 @@ def test_a_second_bootstrap_changes_nothing(warehouse: Warehouse) -> None:
     assert present(warehouse) == documented()
 
 
+@pytest.mark.parametrize("meta", ["{}", "null", "{compression: zstd}"])
+def test_a_column_without_meta_has_no_options(warehouse: Warehouse, meta: str) -> None:
+    """dbt 2 has none where nothing is written, dbt 1 an empty one."""
+    column = f"{{column: {{name: x, config: {{meta: {meta}}}}}}}"
+    result, said = invocation.invoke(
+        warehouse.target,
+        {},
+        ["run-operation", "column_options", "--args", column],
+        quiet=True,
+    )
+    assert result.success, said
+
+
 LATE_COLUMNS = [
     ("event_log", "trace_id"),
     ("event_log", "payload"),

@@ -33,6 +33,7 @@ from loaders.objects.items import Cursor, Item, ObservationClock, Observed
 from loaders.settings.places import state_dir
 from loaders.settings.target import load_target
 from loaders.transform import bootstrap
+from loaders.transform.invocation import release_file
 from loaders.upkeep.erasing import Erasure, Selection
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
@@ -50,7 +51,6 @@ from .conftest import (
     duckdb_only,
     event_types,
     events,
-    release_dbt,
     run_gmail,
     run_scripted,
     stored,
@@ -564,7 +564,7 @@ def test_a_full_disk_of_the_warehouse_loses_nothing(
     assert cursor(warehouse) == {"last": 3}
     assert event_types(warehouse, run.correlation_id) == types
     assert failed_payload(warehouse, run)["error_type"] == error_type
-    release_dbt()
+    release_file()
 
 
 def new_landing(warehouse: Warehouse, connection_name: str = "acct1") -> Landing:

@@ -21,9 +21,10 @@ from loaders.ingestion.arrow_tables import LandedObject
 from loaders.objects.items import Cursor, Deleted, Item, Observed
 from loaders.objects.payloads import TOMBSTONE_HASH
 from loaders.transform import merge_counts
+from loaders.transform.invocation import release_file
 from loaders.warehouse.base import Warehouse
 
-from .conftest import Project, at, release_dbt, run_scripted, stored
+from .conftest import Project, at, run_scripted, stored
 
 RUN = "test-run"
 
@@ -82,7 +83,7 @@ def statements(
         monkeypatch.setenv("LANDFALL_CORRELATION_ID", RUN)
         project.run_dbt("run", "--select", "stg_landed_objects", "raw_objects")
         sent = sent_statements(project)
-        release_dbt()
+        release_file()
     by_start = {
         start: [sql for sql in sent if sql.startswith(start)]
         for start in (

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from landfall_sandbox import Sandbox
 from loaders.ingestion.ingest import IngestOptions
+from loaders.transform.invocation import release_file
 from tests.chaos.disasters import put_back, put_part_back
 
 from . import test_gmail_property as gmail
 from . import test_stripe_property as stripe
-from .conftest import Project, Run, release_dbt, run_gmail, run_stripe
+from .conftest import Project, Run, run_gmail, run_stripe
 from .test_gmail_sync import assert_mirrors
 
 pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -50,7 +51,7 @@ class Machine:
     backups: list[Path] = dataclasses.field(default_factory=list)
 
     def do(self, step: BackUp | PutBack) -> None:
-        release_dbt()
+        release_file()
         gc.collect()  # a killed run may have left the file open
         match step:
             case BackUp():
@@ -111,7 +112,7 @@ def machine(project: Project) -> Callable[[], Machine]:
     """A machine without a warehouse for each example, of which there is a backup."""
 
     def fresh() -> Machine:
-        release_dbt()
+        release_file()
         gc.collect()
         project.store.empty()
         for directory in (project.state_dir, project.directory / "backups"):

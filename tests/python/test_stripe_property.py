@@ -23,6 +23,7 @@ from loaders.jobs import crashpoints
 from loaders.sources.stripe import events as events_module
 from loaders.sources.stripe import sync as sync_module
 from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
+from loaders.transform.invocation import release_file
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 
@@ -33,7 +34,6 @@ from .conftest import (
     assert_accounted,
     event_types,
     events,
-    release_dbt,
     run_stripe,
 )
 from .test_stripe_sync import live, there
@@ -207,7 +207,7 @@ def fresh(project: Project, warehouse: Warehouse) -> Callable[[], Warehouse]:
 
     def again() -> Warehouse:
         # A killed run may have left the file open, and a process opens a file once.
-        release_dbt()
+        release_file()
         gc.collect()
         project.store.empty()
         project.store.restore("property")
