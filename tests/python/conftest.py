@@ -170,7 +170,7 @@ class Project:
                     "--log-path",
                     str(self.state_dir / "logs"),
                     *arguments,
-                    # As transform.build does: dbt parses all anew when it was said otherwise before.
+                    # dbt parses all anew when another target, or none, was said before.
                     *(() if "--target" in arguments else ("--target", self.target)),
                     "--project-dir",
                     str(PROJECT_DIR),
