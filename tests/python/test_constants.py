@@ -44,6 +44,17 @@ def test_both_sides_read_each_constant() -> None:
     assert set(re.findall(r"var\('constants'\)\.(\w+)", of_sql)) == names
 
 
+def test_no_macro_writes_one_out_again() -> None:
+    """Of each of them what hardly anything else would say."""
+    of_sql = text_of("macros/**/*.sql", "models/**/*.sql", "tests/**/*.sql")
+    said = re.findall(
+        r"\b600\b|\{32\}|'partial success'|'slot_ms'|'success'|'stale',|objects\[0\]|'attachment', '"
+        r"|'ingestion\.failed'(?!:)",
+        of_sql,
+    )
+    assert said == []
+
+
 @pytest.mark.parametrize(
     "text", ["vars: {}", "vars: {constants: {event_types: []}}", "a: b: c", None]
 )
