@@ -23,7 +23,7 @@ from loaders.monitoring.alerts import job_end
 from loaders.objects.items import Observed
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.times import grace
-from loaders.transform import dbt_build, views
+from loaders.transform import dbt_build, invocation, views
 from loaders.transform.dbt_build import MONITORING
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.bigquery import BigQueryWarehouse
@@ -725,7 +725,7 @@ def test_a_run_builds_the_views_when_they_lack_or_have_changed(
     assert run_scripted(warehouse, []).error is None
     warehouse.execute("drop view events.connection_health")
     assert run_scripted(warehouse, []).error is None
-    monkeypatch.setattr(dbt_build, "views_fingerprint", lambda: "ofanotherrelease")
+    monkeypatch.setattr(invocation, "views_fingerprint", lambda: "ofanotherrelease")
     assert run_scripted(warehouse, []).error is None
     assert run_scripted(warehouse, []).error is None
     assert built == [True, False, True, True, False]
