@@ -8,7 +8,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos disasters property audit bench clean
+.PHONY: help install gmail stripe status dashboard check test test-all test-extended lint types sql pytest-quick pytest build emulator smoke-bigquery chaos disasters property audit bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -44,6 +44,7 @@ dashboard: install ## the same and more as one page, landfall-dashboard.html
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: install
 	$(BIN)/mypy
@@ -55,10 +56,10 @@ sql: install
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 pytest-quick: install
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not extended'
 
-pytest-all: install
-	$(PYTEST) --durations 15
+pytest: install
+	$(PYTEST) --durations 15 -m 'not extended'
 
 # On a warehouse and a profile of its own: a check must not touch somebody's data.
 CHECK := $(CURDIR)/target/check
@@ -77,11 +78,17 @@ build: install
 	$(RUN) status
 	$(RUN) dashboard --output $(CHECK)/dashboard.html
 
-check: lint types pytest-quick ## the quick part of the tests, under 3 minutes
+check: lint types pytest-quick ## the quick part of the tests, before every commit
 	@echo "check: passed"
 
-test: lint types sql build pytest-all ## everything that proves the project
+test: lint types sql build pytest ## what proves the product on DuckDB, and one pass on the emulator
 	@echo "test: passed"
+
+test-extended: install ## what test-all adds: the emulator twins, the sandbox's own tests, …
+	$(PYTEST) --durations 15 -m extended
+
+test-all: test test-extended ## everything that proves the project
+	@echo "test-all: passed"
 
 emulator: install ## run the BigQuery emulator (needs Python 3.13) for --target emulator
 	$(BIN)/python -m tests.peers.emulator

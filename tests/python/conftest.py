@@ -59,7 +59,7 @@ def on_emulator(*values: Any, id: str | None = None) -> Any:
     marks = [value for value in values if isinstance(value, pytest.MarkDecorator)]
     others = [value for value in values if not isinstance(value, pytest.MarkDecorator)]
     # The first one may have to install the emulator.
-    marks += [pytest.mark.slow, pytest.mark.timeout(600)]
+    marks += [pytest.mark.slow, pytest.mark.extended, pytest.mark.timeout(600)]
     return pytest.param(EMULATOR, *others, marks=marks, id=f"{id}-{EMULATOR}" if id else EMULATOR)
 
 
@@ -166,7 +166,8 @@ class Project:
                     "--log-path",
                     str(self.state_dir / "logs"),
                     *arguments,
-                    # As transform.build does: dbt parses all anew when it was said otherwise before.
+                    # As transform.build does: where one command says it and the next does not, dbt
+                    # parses all anew.
                     *(() if "--target" in arguments else ("--target", self.target)),
                     "--project-dir",
                     str(PROJECT_DIR),
