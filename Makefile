@@ -9,7 +9,7 @@ RUN := $(BIN)/python loaders/run.py
 # Bytecode makes every start seconds faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install tools gmail stripe status dashboard check test lint types sql pytest-quick pytest-all build emulator smoke-bigquery chaos disasters property audit parse-dbt2 bench clean
+.PHONY: help install tools gmail stripe status dashboard check test test-all test-extended lint types sql pytest-quick pytest build emulator smoke-bigquery chaos disasters property audit parse-dbt2 bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -69,10 +69,10 @@ sql: tools
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 pytest-quick: tools
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not extended'
 
-pytest-all: tools
-	$(PYTEST) --durations 15
+pytest: tools
+	$(PYTEST) --durations 15 -m 'not extended'
 
 # On a warehouse and a profile of its own: a check must not touch somebody's data.
 CHECK := $(CURDIR)/target/check
@@ -91,11 +91,17 @@ build: tools
 	$(RUN) status
 	$(RUN) dashboard --output $(CHECK)/dashboard.html
 
-check: lint types pytest-quick ## the quick part of the tests, under 3 minutes
+check: lint types pytest-quick ## the quick part of the tests, before every commit
 	@echo "check: passed"
 
-test: lint types sql build pytest-all ## everything that proves the project
+test: lint types sql build pytest ## what proves the product on DuckDB, and one pass on the emulator
 	@echo "test: passed"
+
+test-extended: tools ## what test-all adds: the emulator twins, the sandbox's own tests, …
+	$(PYTEST) --durations 15 -m extended
+
+test-all: test test-extended ## everything that proves the project
+	@echo "test-all: passed"
 
 emulator: tools ## run the BigQuery emulator (needs Python 3.13) for --target emulator
 	$(BIN)/python -m tests.peers.emulator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,26 @@ from tests.peers.gate import Gate
 from tests.peers.googlesql import run_analyzer
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
+
+_TESTS = Path(__file__).parent
+_EXTENDED = (
+    "python/test_sandbox*.py",
+    "python/test_dashboard.py",
+    "python/test_kill_*.py",
+    "python/test_*_property.py",
+    "python/test_upgrade.py",
+    "peers/*.py",
+)
+_EMULATOR_SMOKE = _TESTS / "peers" / "test_bigquery.py"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test` leaves to `make test-all`; the emulator's twins have the mark."""
+    extended = {path for pattern in _EXTENDED for path in _TESTS.glob(pattern)}
+    for item in items:
+        if item.path in extended - {_EMULATOR_SMOKE}:
+            item.add_marker(pytest.mark.extended)
 
 
 @pytest.fixture(scope="session")

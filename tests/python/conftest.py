@@ -63,7 +63,7 @@ def on_emulator(*values: Any, id: str | None = None) -> Any:
     marks = [value for value in values if isinstance(value, pytest.MarkDecorator)]
     others = [value for value in values if not isinstance(value, pytest.MarkDecorator)]
     # The first one may have to install the emulator.
-    marks += [pytest.mark.slow, pytest.mark.timeout(600)]
+    marks += [pytest.mark.slow, pytest.mark.extended, pytest.mark.timeout(600)]
     return pytest.param(EMULATOR, *others, marks=marks, id=f"{id}-{EMULATOR}" if id else EMULATOR)
 
 
