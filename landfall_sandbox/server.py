@@ -12,16 +12,18 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from landfall_sandbox.apis import Apis, answer
 from landfall_sandbox.batch import answer_batch, is_batch
-from landfall_sandbox.control import Control
-from landfall_sandbox.faults import Action
 from landfall_sandbox.layout import DEFAULT_THREADS, THREAD_SIZES
 from landfall_sandbox.mailbox import Mailbox
 from landfall_sandbox.state import State
 from landfall_sandbox.stripe.books import DEFAULT_CHARGES, Books
-from landfall_sandbox.wire import Api, ApiError, Call, Request, Response, json_response
+from landfall_sandbox.wire import Request, Response, json_response
+
+if TYPE_CHECKING:
+    from landfall_sandbox.controls.endpoints import Control
 
 DEFAULT_SIZE = 250
 DEFAULT_SEED = 1
@@ -36,8 +38,9 @@ class SandboxServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, control: Control) -> None:
-        """Listen on `port` (0: a free one)."""
+    def __init__(self, port: int, apis: Apis, control: "Control | None" = None) -> None:
+        """Listen on `port` (0: a free one); without `control` nothing but the APIs answers."""
+        self.apis = apis
         self.control = control
         super().__init__(("127.0.0.1", port), SandboxHandler)
 
@@ -78,16 +81,19 @@ class SandboxHandler(BaseHTTPRequestHandler):
         """Log nothing: the terminal belongs to the program that started the server."""
 
     def _handle(self) -> None:
-        request = self._read_request()
-        if request.path == "/sandbox/live-ids":
-            include_hidden = request.query.get("include") == ["all"]
-            self._stream("text/plain; charset=utf-8", self.server.control.live_ids(include_hidden))
-        elif request.path in ("/sandbox/stripe/objects", "/sandbox/stripe/deleted"):
-            self._stream_stripe(request)
-        elif request.path.startswith("/sandbox/"):
-            self._send(self.server.control.answer(request))
-        else:
+        request, control = self._read_request(), self.server.control
+        if control is None or not request.path.startswith("/sandbox/"):
             self._answer_api(request)
+            return
+        try:
+            stream = control.stream(request)
+        except ValueError as error:
+            self._send(json_response({"error": str(error)}, 400))
+            return
+        if stream is None:
+            self._send(control.answer(request))
+        else:
+            self._stream(*stream)
 
     def _read_request(self) -> Request:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -95,35 +101,25 @@ class SandboxHandler(BaseHTTPRequestHandler):
 
     def _answer_api(self, request: Request) -> None:
         control = self.server.control
+        seconds = 0.0 if control is None else control.latency_seconds
         if is_batch(request):
-            time.sleep(control.latency_seconds)
+            time.sleep(seconds)
             response = answer_batch(request, self._respond)
         else:
-            response = self._respond(request, control.latency_seconds)
+            response = self._respond(request, seconds)
         if response is None:
             self.close_connection = True
         else:
             self._send(response)
 
     def _respond(self, request: Request, latency_seconds: float = 0) -> Response | None:
-        control = self.server.control
-        for api in control.apis:
+        apis, control = self.server.apis, self.server.control
+        for api in apis.each:
             if call := api.match(request):
-                return self._respond_to(api, call, latency_seconds)
-        return control.gmail.error(404, "notFound", "Not Found")
-
-    def _respond_to(self, api: Api, call: Call, latency_seconds: float) -> Response | None:
-        control = self.server.control
-        control.count(call.method)
-        steps = control.schedule.due(call.method, call.object_id)
-        for step in [step for step in steps if step.is_before_answer]:
-            control.take(step)
-        action = control.faults.fire(call.method, call.object_id)
-        time.sleep(latency_seconds + (action.latency_seconds if action else 0))
-        response = _answer(api, call, action)
-        for step in [step for step in steps if not step.is_before_answer]:
-            control.take(step)
-        return response
+                if control is None:
+                    return answer(api, call)
+                return control.respond(api, call, latency_seconds)
+        return apis.gmail.error(404, "notFound", "Not Found")
 
     def _send(self, response: Response) -> None:
         self.send_response_only(response.status)
@@ -163,14 +159,6 @@ class SandboxHandler(BaseHTTPRequestHandler):
             time.sleep(seconds / len(pieces))
             self.wfile.write(piece)
 
-    def _stream_stripe(self, request: Request) -> None:
-        try:
-            chunks = self.server.control.stripe_lines(request)
-        except ValueError as error:
-            self._send(json_response({"error": str(error)}, 400))
-        else:
-            self._stream("application/x-ndjson", chunks)
-
     def _stream(self, content_type: str, chunks: Iterator[bytes]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", content_type)
@@ -179,26 +167,6 @@ class SandboxHandler(BaseHTTPRequestHandler):
         for chunk in chunks:
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         self.wfile.write(b"0\r\n\r\n")
-
-
-def _answer(api: Api, call: Call, action: Action | None) -> Response | None:
-    """Return the answer to a call as the fault that befalls it leaves it; None for none at all."""
-    if action is None:
-        return _run(api, call)
-    if action.is_drop:
-        return None
-    return action.answer(api) or action.alter(_run(api, call))
-
-
-def _run(api: Api, call: Call) -> Response:
-    try:
-        return call.run()
-    except ApiError as error:
-        return error.response
-    except Exception as error:
-        # Only the type: the text could quote a message.
-        print(f"sandbox: {call.method} failed: {type(error).__name__}", file=sys.stderr)
-        return api.error(500, "internalError", f"The sandbox failed: {type(error).__name__}")
 
 
 def _exit_at_end_of_input() -> None:
@@ -218,7 +186,16 @@ def _parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="end with stdin; leave Ctrl-C to the parent"
     )
+    parser.add_argument(
+        "--controls", action="store_true", help="answer at /sandbox/ what tests ask of the server"
+    )
     return parser.parse_args(arguments)
+
+
+def _control(apis: Apis) -> "Control":
+    from landfall_sandbox.controls.endpoints import Control
+
+    return Control(apis)
 
 
 def main(arguments: list[str]) -> None:
@@ -226,8 +203,8 @@ def main(arguments: list[str]) -> None:
     options = _parse_arguments(arguments)
     state = State(options.state, options.seed, options.size, options.threads)
     books = Books(options.state, state.seed, options.charges)
-    control = Control(Mailbox(state.seed, state.size, state), books)
-    server = SandboxServer(options.port, control)
+    apis = Apis(Mailbox(state.seed, state.size, state), books)
+    server = SandboxServer(options.port, apis, _control(apis) if options.controls else None)
     if options.exit_with_parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_exit_at_end_of_input, daemon=True).start()

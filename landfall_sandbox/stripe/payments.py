@@ -205,11 +205,6 @@ def _description(charge_index: int) -> str:
     return "null" if charge_index % 3 else '"Bestellung — 注文 №42"'
 
 
-def charge_status(index: int) -> str:
-    """Return the status of a charge."""
-    return "failed" if layout.has_failed(index) else "succeeded"
-
-
 def _intent_template(has_failed: bool) -> str:
     error = {
         "advice_code": "try_again_later",

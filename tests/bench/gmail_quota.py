@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.objects.items import ObservationClock, Observed
 from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.gmail.options import GmailConfig

@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 def run(quick: bool) -> Figures:
     """Whole processes in turn, so that a busy machine slows each of them alike."""
-    from landfall_sandbox import Sandbox
+    from landfall_sandbox.controls import Sandbox
 
     repeats = 3 if quick else 7
     with Sandbox(size=250) as sandbox, new_workspace() as workspace:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.stripe.ledger import Ledger
 from tests.bench.harness import Figures, Workspace, new_workspace, print_table
 from tests.bench.stripe_rivals import KEY, QUERY, dlt_charges, dlt_charges_as_parquet, tap_charges

@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.jobs import crashpoints
 from loaders.settings.places import PROJECT_DIR
 from tests.chaos.cases import Case

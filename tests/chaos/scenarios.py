@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from tests.chaos.truth import STRIPE_KEY, TOKEN
 
 CONNECTION = "chaos"

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.layout import LABEL_NAMES
 from loaders.sources.stripe.kinds import OBJECT_TYPES
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import load_target

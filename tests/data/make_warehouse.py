@@ -30,7 +30,7 @@ SECONDS = 60.0
 
 def make(output: Path) -> None:
     """Write warehouse.duckdb.gz, sandbox.sqlite.gz and state.tar.gz, the packages on disk."""
-    from landfall_sandbox import Sandbox
+    from landfall_sandbox.controls import Sandbox
     from loaders.ingestion.ingest import IngestOptions
     from loaders.jobs import crashpoints
     from loaders.settings.places import state_dir

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.texts import OWNER_ADDRESS
 
 LABEL, LABEL_NAME = "Label_1", "Clients"

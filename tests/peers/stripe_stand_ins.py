@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 
 KINDS = (
     "charge",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.mailbox import Mailbox
 from loaders.settings.places import PROJECT_DIR
 from tests.peers.datasets import Datasets

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.layout import LABEL_NAMES
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse

@@ -19,7 +19,7 @@ from typing import Any, cast
 import pytest
 from google.oauth2.credentials import Credentials
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import SourceError
 from loaders.objects.items import ObservationClock
 from loaders.sources.contract import FetchRequest, Usage

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import stripe
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 from tests.peers.stripe_stand_ins import (

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.layout import LABEL_NAMES
 from loaders import errors
 from loaders.errors import LandfallError

@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.ingest import IngestOptions
 from loaders.objects.items import Cursor, Deleted, Item, Observed
 from loaders.settings.places import PROJECT_DIR

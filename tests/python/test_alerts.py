@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import ConfigError, LandfallError, SourceError, WarehouseBusy, redact
 from loaders.ingestion.ingest import IngestOptions
 from loaders.jobs.event_log import log_event

@@ -20,7 +20,7 @@ from typing import Any
 import google.oauth2.credentials
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.settings.places import PROJECT_DIR
 from loaders.sources.connections import load_connection
 from loaders.sources.gmail.credentials import load_credentials

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.ingest import DeadLettered
 from loaders.sources.gmail.fetching import internal_date
 from loaders.warehouse.base import Warehouse

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, count, run_gmail

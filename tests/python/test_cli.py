@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders import errors
 from loaders.cli import main
 from loaders.errors import ConfigError

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import WarehouseBusy, WarehouseError
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.jobs import crashpoints, processes, runs

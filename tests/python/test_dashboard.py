@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.monitoring import health
 from loaders.monitoring.dashboard import content
 from loaders.monitoring.dashboard.page import embedded, render

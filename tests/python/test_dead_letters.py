@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import UsageError
 from loaders.ingestion.ingest import DeadLettered, Ingestion, IngestOptions
 from loaders.ingestion.landing import Landing

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.deletions import FEW, Brake, DeletionsHeldBack
 from loaders.ingestion.ingest import IngestOptions
 from loaders.objects.items import Cursor, Deleted, Item, Land, Listed, ObservationClock, Observed

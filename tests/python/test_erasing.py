@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import CheckFailed, ConfigError, UsageError, WarehouseBusy
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.ingestion.landing import Landing

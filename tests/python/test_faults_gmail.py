@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from google.oauth2.credentials import Credentials
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
 from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail import client as client_module

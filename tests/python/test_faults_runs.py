@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import TransientSourceError
 from loaders.sources.contract import FetchRequest
 from loaders.sources.pacing import TokenBucket

@@ -19,7 +19,7 @@ import pytest
 from dlt.common.storages.load_storage import LoadStorage
 from dlt.extract.storage import ExtractStorage
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import LandingError, TransientSourceError, WarehouseError
 from loaders.ingestion import landing, packages
 from loaders.ingestion.ingest import DeadLettered

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.warehouse.base import Warehouse
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable

@@ -16,7 +16,7 @@ import google_auth_httplib2
 import httplib2
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders import errors
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection

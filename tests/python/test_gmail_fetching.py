@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from google.oauth2.credentials import Credentials
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import Item, Listed, ObservationClock, Observed
 from loaders.sources.contract import FetchOptions, FetchRequest, Usage

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from landfall_sandbox import Sandbox, SandboxError
+from landfall_sandbox.controls import Sandbox, SandboxError
 from loaders.ingestion.ingest import IngestOptions
 from loaders.jobs import crashpoints
 from loaders.warehouse.base import Warehouse

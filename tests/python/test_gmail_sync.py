@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.layout import LABEL_NAMES
 from loaders.errors import AskedToPause, SourceError, TransientSourceError
 from loaders.ingestion import ingest

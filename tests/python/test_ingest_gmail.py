@@ -11,7 +11,7 @@ from typing import Any
 import httplib2
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import SourceError, TransientSourceError
 from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, Ingestion, IngestOptions
 from loaders.warehouse.base import Warehouse

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.settings.places import PROJECT_DIR
 from loaders.sources.gmail.options import FORMATS

@@ -11,7 +11,7 @@ import httplib2
 import pytest
 import requests
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.settings.proxies import by_proxy, use_proxies_for_others_alone
 from loaders.warehouse.base import Warehouse
 

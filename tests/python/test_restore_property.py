@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, note, settings
 from hypothesis import strategies as st
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.ingest import IngestOptions
 from loaders.transform.invocation import release_file
 from tests.chaos.disasters import put_back, put_part_back

@@ -17,7 +17,7 @@ import pytest
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 
-from landfall_sandbox import Sandbox, SandboxError
+from landfall_sandbox.controls import Sandbox, SandboxError
 
 
 @pytest.fixture(scope="module")

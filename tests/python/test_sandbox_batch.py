@@ -13,7 +13,7 @@ from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 from googleapiclient.http import BatchHttpRequest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 
 Outcome: TypeAlias = dict[str, Any] | HttpError
 

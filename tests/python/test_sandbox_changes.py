@@ -11,7 +11,7 @@ import google.oauth2.credentials
 import pytest
 from googleapiclient.discovery import build
 
-from landfall_sandbox import Sandbox, SandboxError
+from landfall_sandbox.controls import Sandbox, SandboxError
 from landfall_sandbox.layout import USER_LABELS
 from tests.python.test_sandbox import fetch_all, fetch_ids, get, raw_get, users
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from landfall_sandbox.changes import apply_changes
+from landfall_sandbox.controls.changes import apply_changes
 from landfall_sandbox.mailbox import Mailbox
 from landfall_sandbox.raw_mail import MAX_DEPTH
 from loaders.objects.payloads import admit

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox.changes import apply_changes
+from landfall_sandbox.controls.changes import apply_changes
 from landfall_sandbox.layout import LABEL_NAMES
 from landfall_sandbox.mailbox import Mailbox
 from landfall_sandbox.state import State

@@ -16,7 +16,7 @@ import httplib2
 import pytest
 from google.auth.transport.requests import Request
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.sources.gmail.options import SCOPES
 
 from .oauth_files import service_account_info

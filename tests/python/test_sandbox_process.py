@@ -7,19 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import httplib2
 import pytest
 
-from landfall_sandbox import Sandbox, SandboxError
+import landfall_sandbox
+from landfall_sandbox.controls import Sandbox, SandboxError
 from landfall_sandbox.layout import SPAN_END_MS, SPAN_START_MS
 
 ROOT = Path(__file__).resolve().parents[2]
 PARENT = """
 import time
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 sandbox = Sandbox(size=5).start()
 print(sandbox.pid, flush=True)
 time.sleep(600)
@@ -88,3 +91,12 @@ def test_the_server_outlives_an_interrupt() -> None:
 def test_a_server_that_cannot_start_says_so(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="ended while starting"):
         Sandbox(state=tmp_path / "missing" / "state.sqlite").start()
+
+
+@pytest.mark.parametrize("path", ["stats", "live-ids", "stripe/objects?kind=charge"])
+def test_a_server_without_controls_answers_as_an_api_does(path: str) -> None:
+    with landfall_sandbox.Sandbox() as sandbox, pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{sandbox.base_url}/sandbox/{path}")
+    with refused.value as answer:
+        assert answer.code == 404
+        assert json.loads(answer.read())["error"]["errors"][0]["reason"] == "notFound"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import stripe
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.stripe.layout import Layout
 
 KEY = "sk_test_sandbox1234"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox, SandboxError
+from landfall_sandbox.controls import Sandbox, SandboxError
 from tests.python.test_sandbox_stripe import (
     KINDS,
     client,

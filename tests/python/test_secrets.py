@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders import errors
 from loaders.cli import build
 from loaders.cli.log_lines import configure_logging

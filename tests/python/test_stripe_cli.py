@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.settings.places import PROJECT_DIR
 from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
 from loaders.warehouse.base import Warehouse

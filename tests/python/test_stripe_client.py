@@ -25,7 +25,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import ObservationClock
 from loaders.sources.contract import FetchOptions, FetchRequest, Usage

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from stripe._util import sanitize_id
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import SourceError, TransientSourceError
 from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, IngestOptions
 from loaders.sources.stripe.client import NotFound

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import SourceError
 from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, IngestOptions, PartlyFetched
 from loaders.jobs import crashpoints

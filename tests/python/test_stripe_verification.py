@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import LandfallError, TransientSourceError
 from loaders.ingestion.ingest import FetchIncomplete
 from loaders.upkeep.verifying import Report, Verification, VerificationFailed

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.ingestion.ingest import IngestOptions
 from loaders.settings.places import PROJECT_DIR, state_dir
 from loaders.warehouse.base import Warehouse

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from landfall_sandbox import Sandbox
+from landfall_sandbox.controls import Sandbox
 from loaders.errors import LandfallError, SourceError
 from loaders.ingestion.ingest import IngestOptions
 from loaders.settings.places import PROJECT_DIR

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Callable
 from typing import Any
 
-from landfall_sandbox.label_changes import create_labels, delete_labels, rename_labels
+from landfall_sandbox.controls.label_changes import create_labels, delete_labels, rename_labels
 from landfall_sandbox.mailbox import Mailbox
 
 # Primes: a walk in such steps visits every message of a mailbox whose size they don't divide.

@@ -2,23 +2,19 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from landfall_sandbox.changes import apply_changes, check_changes
-from landfall_sandbox.faults import FaultRules
-from landfall_sandbox.gmail import GmailApi
-from landfall_sandbox.mailbox import Mailbox
-from landfall_sandbox.oauth import OAuthApi
-from landfall_sandbox.schedule import Schedule, Step
+from landfall_sandbox.apis import Apis, answer
+from landfall_sandbox.controls.changes import apply_changes, check_changes
+from landfall_sandbox.controls.faults import Action, FaultRules
+from landfall_sandbox.controls.schedule import Schedule, Step
+from landfall_sandbox.controls.stripe_changes import apply_stripe_changes, check_stripe_changes
+from landfall_sandbox.controls.stripe_dump import deleted_ids, object_lines
 from landfall_sandbox.search import Query, matching_messages
-from landfall_sandbox.stripe.api import StripeApi
-from landfall_sandbox.stripe.books import Books
-from landfall_sandbox.stripe.changes import apply_stripe_changes, check_stripe_changes
-from landfall_sandbox.stripe.dump import deleted_ids, object_lines
-from landfall_sandbox.tokens import Tokens
-from landfall_sandbox.wire import Api, Request, Response, json_response
+from landfall_sandbox.wire import Api, Call, Request, Response, json_response
 
 _IDS_PER_CHUNK = 5_000
 _SETTINGS = {
@@ -31,21 +27,46 @@ _SETTINGS = {
 class Control:
     """Everything the server is told from outside, and what it counts."""
 
-    def __init__(self, mailbox: Mailbox, books: Books) -> None:
-        """Serve `mailbox` and the Stripe accounts without faults, latency or quota."""
-        self.mailbox = mailbox
-        self.tokens = Tokens()
-        self.gmail = GmailApi(mailbox, self.tokens)
-        self.books = books
-        self.stripe = StripeApi(books)
-        self.apis: list[Api] = [self.gmail, self.stripe, OAuthApi(self.tokens)]
+    def __init__(self, apis: Apis) -> None:
+        """Control `apis`, at first without faults and latency."""
+        self.mailbox = apis.mailbox
+        self.tokens = apis.tokens
+        self.gmail = apis.gmail
+        self.books = apis.books
+        self.stripe = apis.stripe
+        self.apis = apis.each
         self.faults = FaultRules()
         self.schedule = Schedule()
         self.latency_seconds = 0.0
         self._requests: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def count(self, method: str) -> None:
+    def respond(self, api: Api, call: Call, latency_seconds: float) -> Response | None:
+        """Answer a call as its faults leave it, what is scheduled around it done; None for none."""
+        self._count(call.method)
+        steps = self.schedule.due(call.method, call.object_id)
+        for step in [step for step in steps if step.is_before_answer]:
+            self.take(step)
+        action = self.faults.fire(call.method, call.object_id)
+        time.sleep(latency_seconds + (action.latency_seconds if action else 0))
+        response = _altered(api, call, action)
+        for step in [step for step in steps if not step.is_before_answer]:
+            self.take(step)
+        return response
+
+    def stream(self, request: Request) -> tuple[str, Iterator[bytes]] | None:
+        """Content type and chunks of what is answered in pieces; None for any other request.
+
+        Raises ValueError for an unknown kind or account.
+        """
+        if request.path == "/sandbox/live-ids":
+            include_hidden = request.query.get("include") == ["all"]
+            return "text/plain; charset=utf-8", self.live_ids(include_hidden)
+        if request.path not in ("/sandbox/stripe/objects", "/sandbox/stripe/deleted"):
+            return None
+        return "application/x-ndjson", self.stripe_lines(request)
+
+    def _count(self, method: str) -> None:
         """Count one request."""
         with self._lock:
             self._requests[method] += 1
@@ -173,3 +194,12 @@ def _check_step(step: Step) -> None:
 def _check_settings(settings: dict[str, Any]) -> None:
     if unknown := settings.keys() - _SETTINGS:
         raise ValueError(f"unknown setting {sorted(unknown)}; known: {sorted(_SETTINGS)}")
+
+
+def _altered(api: Api, call: Call, action: Action | None) -> Response | None:
+    """Return the answer to a call as the fault that befalls it leaves it; None for none at all."""
+    if action is None:
+        return answer(api, call)
+    if action.is_drop:
+        return None
+    return action.answer(api) or action.alter(answer(api, call))

@@ -4,17 +4,17 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from landfall_sandbox.stripe.account import Account
-from landfall_sandbox.stripe.books import Books
-from landfall_sandbox.stripe.creation import Creator, create_one, refund_charge
-from landfall_sandbox.stripe.events import UPDATE_TYPES, changed, emit
-from landfall_sandbox.stripe.invoice_changes import (
+from landfall_sandbox.controls.stripe_creation import Creator, create_one, refund_charge
+from landfall_sandbox.controls.stripe_invoices import (
     add_lines,
     chosen_lines,
     finalize,
     pay,
     remove_lines,
 )
+from landfall_sandbox.stripe.account import Account
+from landfall_sandbox.stripe.books import Books
+from landfall_sandbox.stripe.events import UPDATE_TYPES, changed, emit
 from landfall_sandbox.stripe.kinds import KINDS
 from landfall_sandbox.stripe.payments import first_pending
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from landfall_sandbox.controls.stripe_invoices import new_lines, with_lines
 from landfall_sandbox.stripe import payments
 from landfall_sandbox.stripe.account import Account
 from landfall_sandbox.stripe.events import changed, emit
-from landfall_sandbox.stripe.invoice_changes import new_lines, with_lines
 from landfall_sandbox.stripe.kinds import KINDS
 
 # Some different models, none of them of a failed charge: places 0 to 9 of a block.
