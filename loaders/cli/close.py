@@ -50,8 +50,7 @@ def _close(options: argparse.Namespace) -> int:
     )
     if run.is_alive():
         raise UsageError(
-            f"close: {run.correlation_id} is alive, expected a dead one; end it:"
-            f" kill {run.payload['pid']}"
+            f"close: {run.correlation_id} is alive, expected a dead one; end it: kill {run.pid}"
         )
     if not options.yes and not _agrees():
         print("left open")
@@ -64,8 +63,9 @@ def _close(options: argparse.Namespace) -> int:
 
 
 def _process(run: OpenRun) -> str:
-    host, pid = run.payload.get("host") or {}, run.payload.get("pid")
-    of_whom = f"{pid} on {host.get('name')}" if pid else "not recorded (a plain dbt command)"
+    of_whom = (
+        f"{run.pid} on {run.host.get('name')}" if run.pid else "not recorded (a plain dbt command)"
+    )
     known = {True: "it runs", False: "it is gone", None: "nothing is known of it here"}
     return f"{of_whom}: {known[run.is_alive()]}"
 

@@ -36,6 +36,33 @@ class OpenRun:
     connection_name: str | None
     started_at: dt.datetime
     payload: dict[str, Any]
+    """Of its job.started, which somebody's own job may have written: anything may stand there."""
+
+    @classmethod
+    def of(
+        cls,
+        correlation_id: str,
+        source_system: str,
+        connection_name: str | None,
+        started_at: dt.datetime,
+        payload: str | None,
+    ) -> OpenRun:
+        """By the row of its job.started, the payload as text."""
+        value = json.loads(payload or "{}")
+        known = value if isinstance(value, dict) else {}
+        return cls(correlation_id, source_system, connection_name, started_at, known)
+
+    @property
+    def host(self) -> Mapping[str, Any]:
+        """What tells its machine and process from others (host_identity); empty when not known."""
+        host = self.payload.get("host")
+        return host if isinstance(host, dict) else {}
+
+    @property
+    def pid(self) -> int | None:
+        """Its process there."""
+        pid = self.payload.get("pid")
+        return pid if isinstance(pid, int) and 0 < pid < 1 << 31 else None
 
     @property
     def is_copy(self) -> bool:
@@ -50,8 +77,12 @@ class OpenRun:
     @property
     def ends_by(self) -> dt.datetime:
         """When its timeout and the grace have passed."""
-        timeout = dt.timedelta(seconds=float(self.payload.get("timeout_seconds") or 0))
-        return self.started_at + timeout + grace()
+        try:
+            seconds = float(self.payload.get("timeout_seconds") or 0)
+        except (TypeError, ValueError):
+            seconds = 0.0
+        seconds = min(max(seconds, 0.0), FOREVER.total_seconds())
+        return self.started_at + dt.timedelta(seconds=seconds) + grace()
 
     def is_orphaned(self, now: dt.datetime) -> bool:
         """Whether its process is provably gone, or its timeout and the grace have passed."""
@@ -59,14 +90,14 @@ class OpenRun:
 
     def is_alive(self) -> bool | None:
         """Whether its process runs; None where this machine, boot or container cannot know."""
-        host, pid = self.payload.get("host"), self.payload.get("pid")
-        if not host or not pid or not host.get("process_start"):
+        host, pid = self.host, self.pid
+        if pid is None or not host.get("process_start"):
             return None
         here = host_identity()
         for part in ("boot_id", "pid_namespace"):
             if not host.get(part) or host[part] != here[part]:
                 return None
-        return not is_gone(int(pid), str(host["process_start"]))
+        return not is_gone(pid, str(host["process_start"]))
 
 
 def open_runs(
@@ -102,12 +133,7 @@ def _open_runs(
         " order by created_at",
         (value, ended_since),
     )
-    return [
-        OpenRun(
-            correlation_id, source_system, connection_name, started_at, json.loads(payload or "{}")
-        )
-        for correlation_id, source_system, connection_name, started_at, payload in rows
-    ]
+    return [OpenRun.of(*row) for row in rows]
 
 
 def recorded(warehouse: Warehouse, correlation_id: str, started_at: dt.datetime) -> set[str]:

@@ -148,20 +148,17 @@ def _run(
     source_system: str,
     connection_name: str | None,
     started_at: dt.datetime,
-    started_payload: str,
+    started_payload: str | None,
     ended_at: dt.datetime | None,
     end_type: str | None,
     error_message: str | None,
     end_payload: str | None,
 ) -> Run:
-    telemetry = json.loads(end_payload) if end_payload else {}
+    telemetry = json.loads(end_payload or "{}")
+    telemetry = telemetry if isinstance(telemetry, dict) else {}
     if end_type is None:
-        open_run = OpenRun(
-            correlation_id,
-            source_system,
-            connection_name,
-            started_at,
-            json.loads(started_payload),
+        open_run = OpenRun.of(
+            correlation_id, source_system, connection_name, started_at, started_payload
         )
         state = "orphaned" if open_run.is_orphaned(dt.datetime.now(dt.UTC)) else "running"
     elif telemetry.get("error_type") == ORPHANED:

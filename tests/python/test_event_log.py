@@ -18,10 +18,14 @@ import duckdb
 import pytest
 
 from loaders import errors
+from loaders.cli.close import _process
 from loaders.cli.log_lines import configure_logging
 from loaders.errors import MAX_MESSAGE, Interrupted, WarehouseError, register_secret
 from loaders.jobs.event_log import MAX_PAYLOAD_BYTES, log_event, replay_spool, spool, spool_dir
 from loaders.jobs.job import Job
+from loaders.jobs.processes import host_identity
+from loaders.jobs.runs import find_open
+from loaders.monitoring.health import last_runs
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
 
@@ -481,3 +485,32 @@ def test_a_signal_ends_a_run_whenever_it_comes(warehouse: Warehouse) -> None:
         [sys.executable, "-c", _SIGNALLED], cwd=PROJECT_DIR, timeout=30, check=False
     )
     assert ended.returncode == 143
+
+
+ANYTHING: list[Any] = [
+    None, {}, {"timeout_seconds": "soon"}, {"timeout_seconds": [1]}, {"timeout_seconds": 1e300},
+    {"timeout_seconds": -5}, {"host": "here", "pid": 1}, {"host": {"name": "x"}, "pid": "x"},
+    {"host": {**host_identity(), "process_start": "1"}, "pid": 1 << 40},
+    {"host": {**host_identity(), "process_start": "1"}, "pid": -1}, {"pid": {}, "host": []},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", ANYTHING)
+def test_a_start_that_somebody_wrote_stops_no_run(warehouse: Warehouse, payload: Any) -> None:
+    """log_event takes any payload, and every run reads the starts that have no end."""
+    log_event(
+        warehouse,
+        "job.started",
+        source_system="acme",
+        correlation_id="theirs",
+        object_type="job_run",
+        payload=payload,
+        created_at=dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1),
+    )
+    job = Job(warehouse, job_name="acme", source_system="acme", connection_name="acct1")
+    job.start()
+    job.complete({})
+    assert {run.correlation_id for run in last_runs(warehouse, 10)} >= {"theirs"}
+    found = find_open(warehouse, "theirs")
+    assert found.ends_by >= found.started_at
+    assert isinstance(_process(found), str)
