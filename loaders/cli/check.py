@@ -13,7 +13,7 @@ from loaders.monitoring.alerts.channels import check_channels
 from loaders.monitoring.health import last_runs
 from loaders.settings.connection import Connection
 from loaders.sources.access import AccessOptions
-from loaders.sources.check_lines import Report
+from loaders.sources.check_lines import CheckLines
 from loaders.sources.connections import load_connection
 from loaders.sources.registry import open_access
 from loaders.warehouse.base import Warehouse
@@ -23,7 +23,7 @@ _LOOK_BACK_RUNS = 200
 
 def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
     """`run.py check`: whether a run would find all it needs; 1 when it would not."""
-    report = Report()
+    report = CheckLines()
     for source in named_sources(options):
         connection = load_connection(source, options.connection, warehouse)
         size = options.sandbox_size
@@ -34,7 +34,11 @@ def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
     return int(report.has_failed)
 
 
-def _check_warehouse(report: Report, warehouse: Warehouse, connection: Connection) -> bool | None:
+def _check_warehouse(
+    report: CheckLines, warehouse: Warehouse, connection: Connection
+) -> bool | None:
+    report: CheckLines, warehouse: Warehouse, connection: Connection
+) -> bool | None:
     """Whether the warehouse has its tables; None when it cannot be reached. Creates nothing."""
     try:
         if problem := _unmakeable(warehouse):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loaders.settings.connection import Connection
 from loaders.settings.places import state_dir
-from loaders.sources.check_lines import Report
+from loaders.sources.check_lines import CheckLines
 from loaders.warehouse.base import Warehouse
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Access:
     """What opens a connection's source, and what checks it; each reads its options anew."""
 
     open_source: Callable[[], VerifiableSource]
-    check: Callable[[Report, Callable[[], bool | None]], None]
+    check: Callable[[CheckLines, Callable[[], bool | None]], None]
     """Reports a line for each part; what it is given reports the warehouse in its turn, and
     returns whether that has tables (None: it cannot be reached)."""
 

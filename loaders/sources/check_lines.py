@@ -5,7 +5,7 @@ from __future__ import annotations
 from loaders.errors import LandfallError, describe
 
 
-class Report:
+class CheckLines:
     """Prints the lines as they come; `has_failed` once one of them has."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ from loaders.monitoring.alerts import channels, incidents, job_end, messages, wa
 from loaders.monitoring.alerts.delivery import Delivery
 from loaders.monitoring.alerts.job_end import run_and_tell
 from loaders.settings.places import PROJECT_DIR
-from loaders.sources.check_lines import Report
+from loaders.sources.check_lines import CheckLines
 from loaders.transform import bootstrap, views
 from loaders.warehouse.base import Warehouse
 
@@ -983,7 +983,7 @@ def test_check_says_whether_anybody_would_be_told(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(f"ALERTS__{name}", value)
-    report = Report()
+    report = CheckLines()
     channels.check_channels(report)
     [line] = capsys.readouterr().out.splitlines()
     assert line.split()[:2] == ["alerts", state]

@@ -15,7 +15,7 @@ from typing import Any
 
 from loaders.errors import ConfigError, register_secret, register_url_password
 from loaders.settings.places import configure_dlt
-from loaders.sources.check_lines import Report
+from loaders.sources.check_lines import CheckLines
 
 SEND_SECONDS = 10.0
 """What all services together may take for one message."""
@@ -80,7 +80,7 @@ def configured_channels() -> list[Channel]:
     return channels
 
 
-def check_channels(report: Report) -> None:
+def check_channels(report: CheckLines) -> None:
     """Report whether anybody would be told of a failure; sends nothing."""
     try:
         channels = configured_channels()

@@ -14,7 +14,7 @@ import google.auth.exceptions
 from loaders.errors import ConfigError, LandfallError
 from loaders.objects.items import ObservationClock
 from loaders.settings.connection import Connection
-from loaders.sources.check_lines import Report
+from loaders.sources.check_lines import CheckLines
 from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.gmail.client import PAGE_SIZE, GmailClient, NotFound
 from loaders.sources.gmail.credentials import FoundCredentials
@@ -34,7 +34,7 @@ _NOT_KNOWN = "not known, see what failed"
 
 
 def check_gmail(
-    report: Report,
+    report: CheckLines,
     connection: Connection,
     warehouse: Warehouse,
     check_warehouse: Callable[[], bool | None],
@@ -57,7 +57,7 @@ class _Mailbox:
     """What the API has to be asked for."""
 
     def __init__(
-        self, connection: Connection, warehouse: Warehouse, config: GmailConfig, report: Report
+        self, connection: Connection, warehouse: Warehouse, config: GmailConfig, report: CheckLines
     ) -> None:
         self._connection = connection
         self._warehouse = warehouse

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from loaders.errors import ConfigError, LandfallError
 from loaders.objects.items import ObservationClock
 from loaders.settings.connection import Connection
-from loaders.sources.check_lines import Report
+from loaders.sources.check_lines import CheckLines
 from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.stripe.client import KeyRefused, PermissionDenied, StripeClient
 from loaders.sources.stripe.events import KEPT_DAYS
@@ -25,7 +25,7 @@ _NOT_KNOWN = "not known, see what failed"
 
 
 def check_stripe(
-    report: Report,
+    report: CheckLines,
     connection: Connection,
     warehouse: Warehouse,
     check_warehouse: Callable[[], bool | None],
@@ -44,7 +44,7 @@ def check_stripe(
 class _Account:
     """What the API has to be asked for."""
 
-    def __init__(self, connection: Connection, warehouse: Warehouse, report: Report) -> None:
+    def __init__(self, connection: Connection, warehouse: Warehouse, report: CheckLines) -> None:
         self.client: StripeClient | None = None
         self._connection = connection
         self._warehouse = warehouse
