@@ -37,8 +37,6 @@ def check(options: argparse.Namespace, warehouse: Warehouse) -> int:
 def _check_warehouse(
     report: CheckLines, warehouse: Warehouse, connection: Connection
 ) -> bool | None:
-    report: CheckLines, warehouse: Warehouse, connection: Connection
-) -> bool | None:
     """Whether the warehouse has its tables; None when it cannot be reached. Creates nothing."""
     try:
         if problem := _unmakeable(warehouse):
