@@ -1,6 +1,9 @@
 {# The INSERT of one event of a plain dbt command, as text. `payload` is a JSON expression. #}
 {% macro log_event(event_type, payload, error_message=none) -%}
-{%- set allowed = var('constants').event_types | select('match', 'job[.]') | list -%}
+{%- set allowed = [] -%}
+{%- for known in var('constants').event_types if known.startswith('job.') -%}
+    {%- do allowed.append(known) -%}
+{%- endfor -%}
 {%- if event_type not in allowed -%}
     {{ exceptions.raise_compiler_error(
         "log_event: event_type must be one of " ~ allowed | join(', ') ~ ", got " ~ event_type
