@@ -380,7 +380,7 @@ def test_a_package_of_a_release_without_links_lands_without_its_cursor(
     assert run_scripted(warehouse, widgets(0)).error is None
     with pytest.MonkeyPatch.context() as patched:
         for module in ("packages", "landing"):
-            patched.setattr(f"loaders.{module}.LINK", "unknown")
+            patched.setattr(f"loaders.ingestion.{module}.LINK", "unknown")
         leave_pending(warehouse, 1)
     assert run_scripted(warehouse, widgets(2)).error is None
     assert set(stored(warehouse)) == {"w0", "w1", "w2"}
