@@ -74,7 +74,7 @@
     {{ return(statements | unique | join(';\n')) }}
 {%- endmacro %}
 
-{# As check_format of loaders/transform/dbt_build.py. #}
+{# As check_format of loaders/transform/bootstrap.py. #}
 {% macro check_format(relation, present, node) -%}
     {%- set unknown = present | reject('in', node.columns) | list -%}
     {%- if unknown -%}

@@ -1,5 +1,5 @@
 {# A JSON expression: `telemetry` and what this run's MERGE did, counted where it is written; as
-   merge_counts in loaders/transform/dbt_build.py, of a job of no connection. #}
+   loaders/transform/merge_counts.py, of a job of no connection. #}
 {% macro json_with_merge_counts(telemetry) -%}
     {%- set run = text_literal(correlation_id()) -%}
     {%- set actions = var('constants').merge_actions -%}

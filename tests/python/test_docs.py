@@ -1,14 +1,27 @@
-"""Everything that dbt docs show is described."""
+"""Everything that dbt docs show is described; what texts name is there."""
 
 from __future__ import annotations
 
+import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loaders.settings.places import PACKAGE_NAME
+from loaders.settings.places import PACKAGE_NAME, PROJECT_DIR
 
 from .conftest import Project
+
+_PAGES = [*PROJECT_DIR.glob("*.md"), *PROJECT_DIR.glob("docs/*.md")]
+_PAGES.remove(PROJECT_DIR / "CHANGELOG.md")  # it tells of what was
+_FOLDERS = ("loaders", "landfall_sandbox", "models", "macros", "tests")
+_CODE = [
+    path
+    for folder in _FOLDERS
+    for kind in ("py", "sql", "yml", "md")
+    for path in (PROJECT_DIR / folder).rglob(f"*.{kind}")
+]
 
 
 @pytest.fixture
@@ -62,3 +75,27 @@ def test_every_unit_test_and_acceptance_test_belongs_to_the_project(manifest: An
         "assert_timestamps",
     }
     assert len(manifest.unit_tests) >= 16
+
+
+def test_every_python_name_that_pages_give_is_there() -> None:
+    texts = [page.read_text() for page in _PAGES]
+    named = {name for text in texts for name in re.findall(r"\bloaders(?:\.[A-Za-z_]\w*)+", text)}
+    for text in texts:
+        for module, names in re.findall(r"^from (loaders[\w.]*) import (.+)$", text, re.M):
+            named.update(f"{module}.{name.strip()}" for name in names.split(","))
+    assert {"loaders.upsert.upsert_objects", "loaders.event_log.log_event"} <= named
+    for name in named:
+        module, _, last = name.rpartition(".")
+        found = importlib.import_module(module)
+        assert hasattr(found, last) or importlib.import_module(name), name
+
+
+def test_every_file_that_texts_name_is_there() -> None:
+    path = re.compile(rf"\b(?:{'|'.join(_FOLDERS)})/[\w/]+[.](?:py|sql|yml)\b")
+    lost = {
+        f"{page.relative_to(PROJECT_DIR)}: {name}"
+        for page in [*_PAGES, *_CODE, Path(PROJECT_DIR / "dbt_project.yml")]
+        for name in path.findall(page.read_text())
+        if not (PROJECT_DIR / name).exists()
+    }
+    assert lost == set()

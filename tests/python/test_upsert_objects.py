@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from loaders.errors import LandfallError, LandingError
+from loaders.event_log import log_event
+from loaders.idem_keys import IdemKeyFunction, idem_key
 from loaders.ingestion import packages
 from loaders.ingestion.ingest import DeadLettered
 from loaders.ingestion.packages import Package, PackageLoader
 from loaders.jobs import crashpoints
-from loaders.jobs.event_log import log_event
 from loaders.jobs.job import Job
 from loaders.jobs.names import new_correlation_id
 from loaders.monitoring.health import dead_letters
-from loaders.objects.idem_keys import IdemKeyFunction, idem_key
 from loaders.objects.items import Cursor, Deleted, Item, Observed, Unfetched
 from loaders.settings.places import state_dir
 from loaders.transform import dbt_build, merge_counts
