@@ -190,11 +190,14 @@ def _stored_rows(directory: Path) -> Rows:
 def _read(
     present: Collection[str], execute: Callable[[str], Sequence[Sequence[Any]]], **words: str
 ) -> Rows:
-    """Rows of the tables that exist: a run may be killed while it creates them."""
-    return {
-        table: list(execute(sql.format(**words))) if {table, "_dlt_loads"} <= set(present) else []
-        for table, sql in _QUERIES.items()
-    }
+    """Rows of the tables that exist: a run may be killed while it creates them, and a dataset may
+    be put back to before there was one."""
+
+    def rows(table: str, sql: str) -> list[Sequence[Any]]:
+        needed = {table, "_dlt_loads"} if _LOADED in sql else {table}
+        return list(execute(sql.format(**words))) if needed <= set(present) else []
+
+    return {table: rows(table, sql) for table, sql in _QUERIES.items()}
 
 
 def _event(
