@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loaders.errors import AskedToPause, LandfallError
 from loaders.objects.erasure_blocks import Erased
 from loaders.objects.items import Item, ObservationClock, Observed
+from loaders.sources.bounds import Bounds
 from loaders.sources.inventory import Inventory
 from loaders.warehouse.contents import Stored
 
@@ -102,6 +104,11 @@ class FetchRequest:
     letters: Iterable[DeadLetter] = ()
     """Of a retry: dead letters whose objects are to be read again; each pass reads their texts."""
     outcome: FetchOutcome = dataclasses.field(default_factory=FetchOutcome)
+
+    @functools.cached_property
+    def bounds(self) -> Bounds:
+        """Of its time and number of objects: a source takes of them what it is about to read."""
+        return Bounds(self.options.max_objects, self.must_stop)
 
     def must_stop(self) -> bool:
         """Whether the time for fetching is over."""

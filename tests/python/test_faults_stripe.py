@@ -16,7 +16,6 @@ from loaders.sources.pacing import TokenBucket
 from loaders.sources.stripe import client as client_module
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.events import read_windows
-from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import INVOICE, KINDS
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.reading import Reader, slices
@@ -100,7 +99,7 @@ def turns(method: str, *pages: dict[str, Any]) -> list[dict[str, Any]]:
 
 def list_charges(client: StripeClient, request: FetchRequest) -> list[str]:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        listing = Listing(Reader(client, request), pool, 1, Bounds(request))
+        listing = Listing(Reader(client, request), pool, 1, request.bounds)
         listing.add(CHARGE, slices(CHARGE))
         found = [read.object_id for _, reads in listing.run() for read in reads]
     for error in listing.failures.values():

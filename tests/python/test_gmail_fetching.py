@@ -16,8 +16,9 @@ from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, 
 from loaders.objects.items import Item, Listed, ObservationClock, Observed
 from loaders.sources.contract import FetchOptions, FetchRequest, Usage
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
-from loaders.sources.gmail.fetching import ATTACHMENT, MAX_WAITING_BYTES, MESSAGE, Batch, Fetcher
+from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Batch, Fetcher
 from loaders.sources.gmail.options import GmailConfig
+from loaders.sources.parallel import MAX_WAITING_BYTES
 
 MEGABYTES = 1024**2
 

@@ -40,7 +40,6 @@ from loaders.sources.stripe.client import (
     StripeClient,
 )
 from loaders.sources.stripe.events import read_windows
-from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import KINDS
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.options import API_VERSION, StripeConfig
@@ -914,7 +913,7 @@ def list_all(
         pool = pool_of_run()
         request = new_request(options=FetchOptions(max_objects=max_objects))
         reader = Reader(cast(StripeClient, account), request)
-        limits = Bounds(request)
+        limits = request.bounds
         listing = Listing(reader, pool, workers, limits)
         listing.add(CHARGE, left)
         count = pages = 0
@@ -1028,7 +1027,7 @@ def test_workers_are_never_exceeded_by_several_kinds() -> None:
     account = Account([1_500_000_000 + 977 * number for number in range(3_000)])
     pool, request = Pool(random.Random(3)), new_request()
     reader = Reader(cast(StripeClient, account), request)
-    listing = Listing(reader, pool, 4, Bounds(request))
+    listing = Listing(reader, pool, 4, request.bounds)
     kinds = [CHARGE, PRICE, KINDS["refund"]]
     for kind in kinds:
         listing.add(kind, slices(kind))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import dataclasses
 import datetime as dt
@@ -10,24 +9,22 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
-from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
+from loaders.errors import ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import Gone, Item, Listed, Observed, Unfetched
 from loaders.sources.contract import FetchRequest
+from loaders.sources.failures import Failures
 from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
 from loaders.sources.gmail.history import HIDDEN_LABELS
+from loaders.sources.parallel import ReadAhead
 
 MESSAGE, ATTACHMENT, LABEL = "message", "attachment", "label"
-MAX_WAITING_BYTES = 64 * 1024**2
-"""Of answers that wait for those before them: with so many no further request is made."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLIS = re.compile(r"-?[0-9]{1,15}", re.ASCII)
-_WINDOW = 4
-"""Messages per worker that are requested or wait: enough to keep all busy behind a slow one."""
 _OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
 """Failures that may be those of the object asked for."""
 _CHOSEN_FROM, _CHOSEN = 1_000, 3
@@ -59,28 +56,18 @@ class _Answer:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Reading:
-    """A batch that is being read, and whether it is all of what was asked for."""
+class _Asked:
+    """A batch to read, and whether it is all of what was listed."""
 
     batch: Batch
     is_whole: bool
-    answer: concurrent.futures.Future[_Answer]
-
-    @property
-    def waiting_bytes(self) -> int:
-        """The size of its answer once it is there."""
-        if not self.answer.done() or self.answer.exception():
-            return 0
-        return self.answer.result().size
 
 
 class Fetcher:
     """Reads messages for one run and counts what became of them.
 
-    `failures` says how often earlier runs failed on a message. What fails once more is set
-    aside, provided that another message can be read right after it: an outage is no message's
-    fault. Whatever else fails is kept in `unfetched`. When no other message can be read the API
-    `is_down`, and reading ends. What is not there (any more) is kept in `gone`.
+    `failures` says how often earlier runs failed on a message, see Failures. When no other message
+    can be read the API `is_down`, and reading ends. What is not there (any more) is in `gone`.
     """
 
     def __init__(
@@ -90,19 +77,23 @@ class Fetcher:
         request: FetchRequest,
         failures: Mapping[str, int] | None = None,
     ) -> None:
-        self.unfetched: dict[str, str] = {}
-        """Reasons, by message id."""
         self.attempted: set[str] = set()
         self.fetched: set[str] = set()
         self.failed: set[str] = set()
         self.gone: set[str] = set()
-        self.is_bounded = False
         self.is_down = False
+        self.request = request
         self._client = client
-        self._pool = pool
-        self._request = request
-        self._failures = failures or {}
-        self._left = request.options.max_objects
+        self._bounds = request.bounds
+        self._failures = Failures(failures or {}, self._can_read_another, suspicious=1)
+        self._reader = ReadAhead[_Asked, _Answer](
+            pool,
+            request,
+            client.config.workers,
+            lambda asked: self._read(asked.batch),
+            lambda asked: len(asked.batch.message_ids),
+            lambda answer: answer.size,
+        )
         self._hidden = frozenset() if client.config.include_spam_trash else HIDDEN_LABELS
         self._attachments: set[str] | None = None
         self._last_fetched: str | None = None
@@ -110,6 +101,16 @@ class Fetcher:
         self._has_answered = False
         self._errors: dict[str, SourceError] = {}
         """What messages failed with in this run."""
+
+    @property
+    def unfetched(self) -> Mapping[str, SourceError]:
+        """Messages for the next run, and why."""
+        return self._failures.unfetched
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether something was left, by the run's bounds or as the API is down."""
+        return self.is_down or self._bounds.is_reached
 
     def batches(self, refs: Iterable[tuple[str, str]]) -> list[Batch]:
         """Group (message id, thread id) so that the messages cost as few units as they can.
@@ -146,109 +147,63 @@ class Fetcher:
         when the run's time or number of objects is used up or the API is down.
         """
         if self._client.config.attachment_max_bytes and expected and self._attachments is None:
-            self._attachments = self._request.stored.held(ATTACHMENT)
+            self._attachments = self.request.stored.held(ATTACHMENT)
         yield Listed(expected)
-        todo, settled, done = self._within_bounds(batches), 0, 0
-        pending: collections.deque[_Reading] = collections.deque()
-        try:
-            while not self.is_down and self._submit(todo, pending):
-                if not pending[0].answer.done():
-                    self._wait_for_any(pending)
-                    continue
-                reading = pending.popleft()
-                yield from self._settle(reading.answer.result())
-                settled += len(reading.batch.message_ids)
-                if reading.is_whole:
-                    done += 1
-                    yield from after(done)
-        except AskedToPause:
-            for reading in pending:
-                if reading.answer.done() and not reading.answer.exception():
-                    yield from self._settle(reading.answer.result())
-            raise
-        finally:
-            for reading in pending:
-                reading.answer.cancel()
+        settled, done = 0, 0
+        for asked, answer in self._reader.run(self._within_bounds(batches), self._may_submit):
+            yield from self._settle(answer)
+            settled += len(asked.batch.message_ids)
+            if asked.is_whole:
+                done += 1
+                yield from after(done)
+            if self.is_down:
+                break
         if settled < expected:
             yield Listed(settled - expected)
 
     def require_an_answer(self) -> None:
         """Raise SourceError when messages failed and not one could be read."""
         if self.unfetched and not self._has_read:
-            *_, last = self.unfetched
-            error = self._errors[last]
+            *_, error = self.unfetched.values()
             kind = SourceError if isinstance(error, RequestRefused) else TransientSourceError
             raise kind(
                 f"gmail: {len(self.unfetched)} message(s) failed and none could be read, the last"
                 f" with: {error}"
             ) from error
 
-    def _submit(
-        self, todo: Iterator[tuple[Batch, bool]], pending: collections.deque[_Reading]
-    ) -> bool:
-        """Ask for as much as there is room for; return whether there is an answer to wait for."""
-        while self._has_room(pending):
-            batch, is_whole = next(todo, (None, False))
-            if batch is None:
-                break
-            pending.append(_Reading(batch, is_whole, self._pool.submit(self._read, batch)))
-        return bool(pending)
+    def _may_submit(self, pending: int) -> bool:
+        # What is read may fail, and not count.
+        return not (self._bounds.is_used_up and pending)
 
-    def _has_room(self, pending: Collection[_Reading]) -> bool:
-        """Whether a worker is free, and memory for what it would read.
-
-        No request waits for a worker: its answer would come whatever has come meanwhile.
-        """
-        if self._left == 0 and pending:
-            return False  # what is read may fail, and not count
-        workers = self._client.config.workers
-        return (
-            sum(not reading.answer.done() for reading in pending) < workers
-            and sum(len(reading.batch.message_ids) for reading in pending) < _WINDOW * workers
-            and sum(reading.waiting_bytes for reading in pending) < MAX_WAITING_BYTES
-        )
-
-    def _wait_for_any(self, pending: Iterable[_Reading]) -> None:
-        answers = [reading.answer for reading in pending if not reading.answer.done()]
-        concurrent.futures.wait(answers, return_when=concurrent.futures.FIRST_COMPLETED)
-        if self._request.cancelled.is_set():
-            raise Cancelled
-
-    def _within_bounds(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
-        """Batches as long as the run may read, and whether each is all of it."""
-        for number, batch in enumerate(batches):
-            # The first one always: with a listing that takes all the time no run would get on.
-            is_late = number > 0 and self._request.must_stop()
-            if self.is_bounded or is_late or self._left == 0:
-                self.is_bounded = True
-                return
-            if self._left is None:
-                yield batch, True
-                continue
+    def _within_bounds(self, batches: Iterable[Batch]) -> Iterator[_Asked]:
+        """Batches as long as the run may read."""
+        for batch in batches:
             # The first one whole, or a bound below its size would let no run get on.
-            is_first = self._left == self._request.options.max_objects
-            wanted = batch.message_ids if is_first else batch.message_ids[: self._left]
-            self._left = max(0, self._left - len(wanted))
-            is_whole = len(wanted) == len(batch.message_ids)
-            self.is_bounded |= not is_whole
-            yield dataclasses.replace(batch, message_ids=wanted), is_whole
+            count = 0 if self.is_bounded else self._bounds.take(len(batch.message_ids), whole=True)
+            is_whole = count == len(batch.message_ids)
+            if not is_whole:
+                self._bounds.reach()
+            if count == 0:
+                return
+            yield _Asked(
+                dataclasses.replace(batch, message_ids=batch.message_ids[:count]), is_whole
+            )
 
     def _settle(self, answer: _Answer) -> Iterator[Item]:
         for message_id, items in answer.items.items():
             self.attempted.add(message_id)
-            failure = next((item for item in items if isinstance(item, Unfetched)), None)
-            if failure is not None and not self._is_at_fault(message_id):
-                yield from self._keep(message_id, failure.reason)
+            has_failed = any(isinstance(item, Unfetched) for item in items)
+            if has_failed and not self._failures.is_to_blame(message_id, self._errors[message_id]):
+                yield from self._keep(message_id)
             else:
                 yield from self._settle_message(message_id, items)
 
-    def _keep(self, message_id: str, reason: str) -> Iterator[Item]:
+    def _keep(self, message_id: str) -> Iterator[Item]:
         self.failed.add(message_id)
-        self.unfetched[message_id] = reason
-        if self._left is not None and not self._has_read:
-            self._left += 1  # or no run would get past so many that fail before any other
-        if len(self.unfetched) >= _SUSPICIOUS and not self._has_read:
-            self.is_down = self.is_bounded = True
+        if not self._has_read:
+            self._bounds.give_back(1)  # or no run would get past so many that fail before any other
+            if len(self.unfetched) >= _SUSPICIOUS:
+                self.is_down = True
         yield Listed(-1)
 
     @property
@@ -266,17 +221,11 @@ class Fetcher:
                     yield Listed(1)
                 case Observed():
                     self.fetched.add(message_id)
-                    self.unfetched.pop(message_id, None)
+                    self._failures.succeeded(message_id)
                     self._last_fetched = message_id
                 case Unfetched():
                     self.failed.add(message_id)
             yield item
-
-    def _is_at_fault(self, message_id: str) -> bool:
-        """Whether a message that failed is the reason: it did before, and another one does not."""
-        is_foreign = isinstance(self._errors.get(message_id), ForeignAnswer)
-        is_known = message_id in self._failures and not is_foreign
-        return self._can_read_another(message_id) and is_known
 
     def _can_read_another(self, message_id: str) -> bool:
         """Read a message that could be read before; when none of them can be, the API is down.
@@ -286,7 +235,7 @@ class Fetcher:
         failure: SourceError | None = None
         for other_id in self._read_before(message_id):
             try:
-                self._client.message(self._request, other_id)
+                self._client.message(self.request, other_id)
             except NotFound:
                 continue
             except _OF_ONE_OBJECT as error:
@@ -297,7 +246,7 @@ class Fetcher:
         if isinstance(failure, RequestRefused):
             raise SourceError(str(failure)) from failure.__cause__
         if failure is not None:
-            self.is_down = self.is_bounded = True
+            self.is_down = True
         return False
 
     def _read_before(self, message_id: str) -> list[str]:
@@ -307,7 +256,7 @@ class Fetcher:
         if self._last_fetched is not None and self._last_fetched != message_id:
             return [self._last_fetched]
         if self._held is None:
-            held = self._request.stored.held_ids(MESSAGE)
+            held = self.request.stored.held_ids(MESSAGE)
             self._held = [key for key, _ in itertools.islice(held, _CHOSEN_FROM)]
         others = [key for key in self._held if key != message_id and key not in self.failed]
         return random.sample(others, min(_CHOSEN, len(others)))
@@ -317,11 +266,11 @@ class Fetcher:
         if not batch.by_thread:
             [message_id] = batch.message_ids
             return _Answer({message_id: self._read_message(message_id)})
-        observed_at = self._request.clock.now()
+        observed_at = self.request.clock.now()
         try:
             found = {
                 str(value.get("id")): (text, value)
-                for text, value in self._client.thread_messages(self._request, batch.thread_id)
+                for text, value in self._client.thread_messages(self.request, batch.thread_id)
             }
         except (NotFound, *_OF_ONE_OBJECT):
             found = {}  # one by one then: it may be one of them that is the reason
@@ -334,9 +283,9 @@ class Fetcher:
         return _Answer(items)
 
     def _read_message(self, message_id: str) -> list[Item]:
-        observed_at = self._request.clock.now()
+        observed_at = self.request.clock.now()
         try:
-            body = self._client.message(self._request, message_id)
+            body = self._client.message(self.request, message_id)
         except NotFound:
             return [Gone(MESSAGE, message_id)]
         except _OF_ONE_OBJECT as error:
@@ -365,10 +314,8 @@ class Fetcher:
 
     def _failed(self, message_id: str, error: SourceError) -> Unfetched:
         self._errors[message_id] = error
-        return Unfetched(MESSAGE, message_id, str(error), self._attempts(message_id))
-
-    def _attempts(self, message_id: str) -> int:
-        return self._failures.get(message_id, 0) + 1
+        attempts = self._failures.attempts(message_id)
+        return Unfetched(MESSAGE, message_id, str(error), attempts)
 
     def _read_attachments(self, message_id: str, value: Mapping[str, Any]) -> Iterator[Item]:
         """Raises NotFound when it is the message that is gone."""
@@ -379,22 +326,23 @@ class Fetcher:
             too_large = size > self._client.config.attachment_max_bytes
             if too_large or external_id in self._attachments:
                 continue
-            observed_at = self._request.clock.now()
+            observed_at = self.request.clock.now()
             try:
                 body = self._read_attachment(message_id, attachment_id)
             except _OF_ONE_OBJECT as error:
-                attempts = self._attempts(message_id)
+                attempts = self._failures.attempts(message_id)
                 if attempts == 1 or isinstance(error, ForeignAnswer):
                     raise
+                self._errors[message_id] = error
                 yield Unfetched(ATTACHMENT, external_id, str(error), attempts)
             else:
                 yield Observed(ATTACHMENT, body, observed_at, external_id, created_at)
 
     def _read_attachment(self, message_id: str, attachment_id: str) -> bytes:
         try:
-            return self._client.attachment(self._request, message_id, attachment_id)
+            return self._client.attachment(self.request, message_id, attachment_id)
         except NotFound as error:
-            self._client.message(self._request, message_id)
+            self._client.message(self.request, message_id)
             raise RequestRefused(str(error)) from error
 
 

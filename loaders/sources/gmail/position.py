@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
+
+from loaders.sources.positions import StoredPosition
 
 BACKFILL, RESYNC = "backfill", "resync"
 
 
 @dataclasses.dataclass(frozen=True)
-class Position:
+class Position(StoredPosition):
     """Everything up to `history_id` is stored, except for what the other fields say.
 
     `mailbox` is the address that history ids belong to: those of another mean nothing here.
@@ -30,30 +30,6 @@ class Position:
     """Messages that the last run failed on."""
     is_shifting: bool = False
     """Whether the last run's listings of the snapshot all had removals in between."""
-
-    @classmethod
-    def read(cls, cursor: Mapping[str, Any] | None) -> Position | None:
-        """The position that a cursor holds; None without one, or when it lacks a field."""
-        if cursor is None or not {"history_id", "mailbox", "include_spam_trash"} <= cursor.keys():
-            return None
-        values = {**cursor, "unfetched": tuple(cursor.get("unfetched", ()))}
-        if cursor.get("seen_since"):
-            values["seen_since"] = dt.datetime.fromisoformat(cursor["seen_since"])
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
-
-    def cursor(self) -> dict[str, Any]:
-        """As it is stored: fields that say nothing are left out."""
-        values = dataclasses.asdict(self)
-        if self.seen_since is not None:
-            values["seen_since"] = self.seen_since.isoformat()
-        values["unfetched"] = list(self.unfetched)
-        return {
-            name: value
-            for name, value in values.items()
-            if value not in (None, [], False)
-            or name in ("history_id", "mailbox", "include_spam_trash")
-        }
 
     @property
     def start(self) -> str:

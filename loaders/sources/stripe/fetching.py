@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from loaders.errors import ForeignAnswer, SourceError
 from loaders.objects.items import Deleted, Gone, Item, Listed, Unfetched
 from loaders.sources.contract import FetchRequest
+from loaders.sources.failures import Failures
+from loaders.sources.parallel import ReadAhead
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.kinds import INVOICE_LINE, Kind
 from loaders.sources.stripe.reading import Read, Reader
 
-_WINDOW = 4
-"""Objects queued per worker: enough to keep all busy, few enough to bound memory."""
 _SUSPICIOUS = 20
 """Failures in a row after which it may not be the objects."""
-
-
-class Bounds:
-    """How much more a run may read: by its time, and by its number of objects."""
-
-    def __init__(self, request: FetchRequest) -> None:
-        self.is_reached = False
-        """Whether something was left because of them."""
-        self._request = request
-        self._left = request.options.max_objects
-        self._has_begun = False
-
-    def take(self, count: int) -> int:
-        """So many of `count` objects may be read; the first one always, or no run got on."""
-        granted = 0 if self._has_begun and self.is_over() else count
-        if self._left is not None:
-            granted = min(granted, self._left)
-            self._left -= granted
-        self._has_begun = True
-        return granted
-
-    def give_back(self, count: int) -> None:
-        """So many were not there after all."""
-        if self._left is not None:
-            self._left += count
-
-    def is_over(self) -> bool:
-        """Whether no more may be read."""
-        return self._left == 0 or self._request.must_stop()
 
 
 class Held:
@@ -69,9 +39,7 @@ class Held:
 class Fetcher:
     """Reads objects for one run and says what became of each.
 
-    `failures` says how often earlier runs failed on an object, by kind and id: what fails once
-    more is set aside, provided that Stripe answers, what fails for the first time is kept, see
-    `unfetched`.
+    `failures` says how often earlier runs failed on an object, by kind and id, see Failures.
     """
 
     def __init__(
@@ -82,17 +50,14 @@ class Fetcher:
         failures: Mapping[tuple[str, str], int],
     ) -> None:
         self.reader = Reader(client, request)
-        self.bounds = Bounds(request)
         self._client = client
         self._pool = pool
         self._request = request
-        self._failures = failures
-        self._unfetched: dict[str, dict[str, None]] = {}
-        self._failed_in_a_row = 0
+        self._failures = Failures(failures, self._is_answering, _SUSPICIOUS)
 
     def unfetched(self, kind: Kind) -> tuple[str, ...]:
         """Ids of a kind that this run failed on and earlier ones did not."""
-        return tuple(self._unfetched.get(kind.name, ()))
+        return tuple(key for name, key in self._failures.unfetched if name == kind.name)
 
     def each(
         self, kind: Kind, ids: Sequence[str], attempted: set[str] | None = None
@@ -102,33 +67,32 @@ class Fetcher:
         Raises PermissionDenied, and SourceError when it is not the objects that fail.
         """
         held = Held(self._request, kind, ids)
-        waiting = collections.deque(ids)
-        pending: collections.deque[concurrent.futures.Future[Read]] = collections.deque()
-        try:
-            while waiting or pending:
-                while waiting and len(pending) < _WINDOW * self._client.config.workers:
-                    if not self.bounds.take(1):
-                        self.bounds.is_reached = True
-                        waiting.clear()
-                        break
-                    future = self._pool.submit(self.reader.one, kind, waiting.popleft())
-                    pending.append(future)
-                if pending:
-                    read = pending.popleft().result()
-                    yield from self.settle(kind, [read], held)
-                    if attempted is not None:
-                        attempted.add(read.object_id)
-        finally:
-            for future in pending:
-                future.cancel()
+        workers = self._client.config.workers
+        one = functools.partial(self.reader.one, kind)
+        reader = ReadAhead(self._pool, self._request, workers, one)
+        for object_id, read in reader.run(self._within_bounds(ids)):
+            yield from self.settle(kind, [read], held)
+            if attempted is not None:
+                attempted.add(object_id)
+
+    def _within_bounds(self, ids: Iterable[str]) -> Iterator[str]:
+        bounds = self._request.bounds
+        for object_id in ids:
+            if not bounds.take(1):
+                bounds.reach()
+                return
+            yield object_id
 
     def settle(self, kind: Kind, reads: Iterable[Read], held: Held | None = None) -> Iterator[Item]:
         """What became of objects that were read; with `held`, of what is not there any more."""
         for read in reads:
+            named = (kind.name, read.object_id)
             if read.error is not None:
-                yield from self._fail(kind, read.object_id, read.error)
+                if self._failures.is_to_blame(named, read.error):
+                    yield Listed(1)
+                    yield Unfetched(*named, str(read.error), self._failures.attempts(named))
                 continue
-            self._failed_in_a_row = 0
+            self._failures.succeeded(named)
             if read.is_gone:
                 yield from self._gone(kind, read, held)
             else:
@@ -155,15 +119,7 @@ class Fetcher:
             yield Listed(1)
             yield Deleted(INVOICE_LINE, key, read.observed_at, with_owner=True)
 
-    def _fail(self, kind: Kind, object_id: str, error: SourceError) -> Iterator[Item]:
-        self._failed_in_a_row += 1
-        attempts = self._failures.get((kind.name, object_id), 0) + 1
-        if attempts > 1 or self._failed_in_a_row >= _SUSPICIOUS:
-            # Raises when it is Stripe, or the way there: then no object is to blame.
-            self._client.account_id(self._request)
-            self._failed_in_a_row = 0
-        if attempts == 1 or isinstance(error, ForeignAnswer):
-            self._unfetched.setdefault(kind.name, {})[object_id] = None
-            return
-        yield Listed(1)
-        yield Unfetched(kind.name, object_id, str(error), attempts)
+    def _is_answering(self, _: object) -> bool:
+        # Raises when it is Stripe, or the way there: then no object is to blame.
+        self._client.account_id(self._request)
+        return True

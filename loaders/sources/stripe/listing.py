@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from loaders.errors import SourceError
+from loaders.sources.bounds import Bounds
 from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, RequestRefused, not_advancing
-from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import Kind
 from loaders.sources.stripe.position import Slice
 from loaders.sources.stripe.reading import OF_ONE_OBJECT, PageRead, Read, Reader
@@ -119,7 +119,7 @@ class Listing:
             for future in self._running:
                 future.cancel()
         if any(walk.kind.name not in self.failures for walk in self._waiting):
-            self._bounds.is_reached = True
+            self._bounds.reach()
 
     def _submit(self) -> None:
         """Keep the workers busy."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loaders.errors import SourceError
+from loaders.sources.positions import StoredPosition
 from loaders.sources.stripe.kinds import KINDS
 
 if TYPE_CHECKING:
     from loaders.warehouse.contents import Stored
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Slice:
+@dataclasses.dataclass(frozen=True)
+class Slice(StoredPosition):
     """A stretch of `created`, in Unix seconds, that is still to be listed, newest first.
 
     Objects created in [since, before); of those only what comes after `after`, an id.
@@ -27,14 +28,9 @@ class Slice:
     of_list: int = 0
     """Which of the kind's lists."""
 
-    def as_json(self) -> dict[str, Any]:
-        """As it is stored: fields that say nothing are left out."""
-        values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if value not in (None, 0)}
-
 
 @dataclasses.dataclass(frozen=True)
-class Position:
+class Position(StoredPosition):
     """Every change up to `until` is stored, except for what the other fields say.
 
     `account` and `livemode` are those of the key that read it: ids of others mean nothing here.
@@ -57,33 +53,6 @@ class Position:
     """Objects that the last run failed on."""
     pending_since: int | None = None
     """Creation, in Unix seconds, of the oldest object that will change without an event."""
-
-    @classmethod
-    def read(cls, cursor: Mapping[str, Any] | None) -> Position | None:
-        """The position that a cursor holds; None without one, or when it lacks a field."""
-        if cursor is None or not {"until", "livemode", "covers"} <= cursor.keys():
-            return None
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {name: value for name, value in cursor.items() if name in known}
-        for name in ("covers", "seen", "unfetched"):
-            values[name] = tuple(values.get(name, ()))
-        values["slices"] = tuple(Slice(**one) for one in values.get("slices", ()))
-        if values.get("resync_from"):
-            values["resync_from"] = dt.datetime.fromisoformat(values["resync_from"])
-        return cls(**values)
-
-    def cursor(self) -> dict[str, Any]:
-        """As it is stored: fields that say nothing are left out."""
-        values = dataclasses.asdict(self)
-        values["slices"] = [part.as_json() for part in self.slices]
-        if self.resync_from is not None:
-            values["resync_from"] = self.resync_from.isoformat()
-        required = ("until", "livemode", "covers")
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if name in required or value not in (None, (), [])
-        }
 
     @property
     def is_listing(self) -> bool:

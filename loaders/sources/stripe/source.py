@@ -5,21 +5,21 @@ Source: Stripe API reference.
 
 from __future__ import annotations
 
-import concurrent.futures
 import datetime as dt
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from loaders.objects.idem_keys import idem_key, stripe_idem_key
-from loaders.objects.items import Cursor, Item, Listed, Observed
+from loaders.objects.items import Cursor, Item, Observed
+from loaders.sources.base import EngineSource
 from loaders.sources.contract import FetchRequest
 from loaders.sources.inventory import Inventory
+from loaders.sources.letters import wanted_objects
 from loaders.sources.stripe.client import PermissionDenied, StripeClient
 from loaders.sources.stripe.fetching import Fetcher
 from loaders.sources.stripe.kinds import INVOICE_LINE, KINDS, kinds_of
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.options import StripeConfig
-from loaders.sources.stripe.position import Slice, check_account, read_positions
+from loaders.sources.stripe.position import Position, Slice, check_account, read_positions
 from loaders.sources.stripe.reading import OF_ONE_OBJECT, created, slices
 from loaders.sources.stripe.sync import AccountSync
 from loaders.sources.stripe.verification import AccountVerification
@@ -29,7 +29,7 @@ _DATES = "created_between"
 """Stream of runs between two dates: what is left of the last one's listing."""
 
 
-class StripeSource:
+class StripeSource(EngineSource):
     """One account."""
 
     source_system = "stripe"
@@ -37,63 +37,33 @@ class StripeSource:
     volatile_keys: Collection[str] = ("$.receipt_url", "$.hosted_invoice_url", "$.invoice_pdf")
 
     def __init__(self, connection_name: str, config: StripeConfig) -> None:
-        self._connection_name = connection_name
+        super().__init__(connection_name, config)
         self._client = StripeClient(connection_name, config)
-        self._pool = concurrent.futures.ThreadPoolExecutor(config.workers, "stripe")
-
-    def idem_key(self, item: Observed, payload: Mapping[str, Any]) -> str:
-        """By the API's id; an invoice's line by its invoice's and its own.
-
-        Raises ValueError for an object without an id, or with another than was asked for.
-        """
-        if item.object_type == INVOICE_LINE:
-            external_id = item.external_id or ""
-            return idem_key(self.source_system, self._connection_name, INVOICE_LINE, external_id)
-        key = stripe_idem_key(self._connection_name, item.object_type)(payload)
-        if item.external_id not in (None, payload["id"]):
-            raise ValueError(f"stripe {item.object_type} with another id than was asked for")
-        return key
 
     def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
         """`created`; a line's is its invoice's. None where it is not known."""
         return item.created_at or created(payload)
 
-    def fetch(self, request: FetchRequest) -> Iterator[Item]:
-        """Yield what changed since the last run; what lies between two dates; or dead letters."""
-        request.outcome.max_deletions_percent = self._client.config.max_deletions_percent
-        positions = read_positions(request.stored)
-        account = self._client.account_id(request)
-        check_account(positions, account, is_live=self._client.config.is_live)
-        if request.options.retry:
-            yield from self._retry(request)
-        elif request.options.since is not None or request.options.until is not None:
-            yield from self._between(request)
-        else:
-            sync = AccountSync(self._client, self._pool, request, positions, account)
-            yield from sync.items()
-
     def verify(self, request: FetchRequest, inventory: Inventory) -> None:
         """Fill an inventory with what is held and what the account lists, by hashes."""
-        positions = read_positions(request.stored)
-        account = self._client.account_id(request)
-        check_account(positions, account, is_live=self._client.config.is_live)
+        positions, _ = self._checked(request)
         verification = AccountVerification(
             self._client, self._pool, request, inventory, self.volatile_keys
         )
         verification.read(positions)
 
-    def close(self) -> None:
-        """Stop the worker threads; requests under way are waited for."""
-        self._pool.shutdown(cancel_futures=True)
+    def sync(self, request: FetchRequest) -> Iterator[Item]:
+        """Follow the event feed, or list the account."""
+        positions, account = self._checked(request)
+        yield from AccountSync(self._client, self._pool, request, positions, account).items()
 
-    def _between(self, request: FetchRequest) -> Iterator[Item]:
-        """Objects created between two dates; where the sync stands is left alone.
-
-        What a bounded run leaves is the next one's with the same dates.
-        """
+    def between(self, request: FetchRequest) -> Iterator[Item]:
+        """List what was created between two dates; a bounded run leaves the rest to the next one
+        with the same dates."""
+        self._checked(request)
         config = self._client.config
         fetcher = Fetcher(self._client, self._pool, request, {})
-        listing = Listing(fetcher.reader, self._pool, config.workers, fetcher.bounds)
+        listing = Listing(fetcher.reader, self._pool, config.workers, request.bounds)
         since = 0 if request.options.since is None else int(request.options.since.timestamp())
         before = None if request.options.until is None else int(request.options.until.timestamp())
         kinds = kinds_of(config.objects)
@@ -111,44 +81,34 @@ class StripeSource:
         for kind, reads in listing.run():
             yield from fetcher.settle(kind, reads)
             left = {
-                kind.name: [part.as_json() for part in parts]
+                kind.name: [part.cursor() for part in parts]
                 for kind in kinds
                 if (parts := listing.left(kind))
             }
             yield Cursor(_DATES, {**dates, "left": left}, request.clock.now())
         request.outcome.failures.update(listing.failures)
         request.outcome.unfetched = sum(len(fetcher.unfetched(kind)) for kind in kinds)
-        request.outcome.has_more = fetcher.bounds.is_reached
 
-    def _retry(self, request: FetchRequest) -> Iterator[Item]:
-        """The objects of dead letters, read anew; of those that cannot be, their texts again."""
-        request.outcome.mode = "retry"
-        wanted: dict[tuple[str, str], list[DeadLetter]] = {}
-        for letter in request.letters:
-            if letter.object_type not in self._client.config.objects:
-                continue
-            if (named := _object_of(letter)) is not None:
-                wanted.setdefault(named, []).append(letter.without_text())
-            elif letter.payload is not None:
-                yield Listed(1)
-                yield letter.observed(letter.payload)
-                request.outcome.settled.append(letter.dead_letter_id)
-        failures = {
-            named: max(letter.attempts for letter in letters) for named, letters in wanted.items()
-        }
-        fetcher = Fetcher(self._client, self._pool, request, failures)
+    def retry(self, request: FetchRequest) -> Iterator[Item]:
+        """Read the objects of dead letters; a line comes with its invoice."""
+        self._checked(request)
+        wanted = yield from wanted_objects(request, _object_of, self._client.config.objects)
+        fetcher = Fetcher(self._client, self._pool, request, wanted.attempts)
         for kind in KINDS.values():
             attempted: set[str] = set()
-            ids = [key for name, key in wanted if name == kind.name]
+            ids = [key for name, key in wanted.attempts if name == kind.name]
             try:
                 yield from fetcher.each(kind, ids, attempted)
             except (PermissionDenied, *OF_ONE_OBJECT) as error:
                 request.outcome.failures[kind.name] = error
-            for key in attempted:
-                request.outcome.settled += [
-                    letter.dead_letter_id for letter in wanted[kind.name, key]
-                ]
-        request.outcome.has_more = fetcher.bounds.is_reached
+            wanted.settle(((kind.name, key) for key in attempted), request)
+
+    def _checked(self, request: FetchRequest) -> tuple[dict[str, Position], str | None]:
+        """The positions, and the account. Raises SourceError for another than they are of."""
+        positions = read_positions(request.stored)
+        account = self._client.account_id(request)
+        check_account(positions, account, is_live=self._client.config.is_live)
+        return positions, account
 
 
 def _object_of(letter: DeadLetter) -> tuple[str, str] | None:

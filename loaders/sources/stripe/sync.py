@@ -236,7 +236,6 @@ class AccountSync:
             if kind.name not in failures:
                 yield from self._move(kind, self._position(kind))
         request.outcome.unfetched = sum(len(self._fetcher.unfetched(kind)) for kind in self._kinds)
-        request.outcome.has_more = self._fetcher.bounds.is_reached
         request.outcome.details["api_version"] = self._config.api_version
         if failures:
             request.outcome.details["failed_objects"] = sorted(failures)
@@ -278,14 +277,14 @@ class AccountSync:
 
     def _new_listing(self) -> Listing:
         fetcher = self._fetcher
-        return Listing(fetcher.reader, self._pool, self._config.workers, fetcher.bounds)
+        return Listing(fetcher.reader, self._pool, self._config.workers, self._request.bounds)
 
     def _end_listing(self, kind: Kind) -> Iterator[Item]:
         """All of a kind is listed; what an earlier listing had and this one lacks is looked at."""
         position = self._position(kind)
         if position.resync_from is not None and not self._request.dry_run:
             yield from self._read_missing(kind, position.resync_from)
-            if self._fetcher.bounds.is_reached or kind.name in self._request.outcome.failures:
+            if self._request.bounds.is_reached or kind.name in self._request.outcome.failures:
                 return
         yield from self._move(kind, dataclasses.replace(position, slices=(), resync_from=None))
 
@@ -298,7 +297,7 @@ class AccountSync:
         if kind.name in self._config.objects:
             missing = [key for key, is_fresh in stored.held_ids(kind.name, since) if not is_fresh]
             yield from self._in_steps(kind, missing)
-        if INVOICE_LINE in self._position(kind).covers and not self._fetcher.bounds.is_reached:
+        if INVOICE_LINE in self._position(kind).covers and not self._request.bounds.is_reached:
             yield Land()
             unread = {*self._fetcher.unfetched(kind), *stored.dead(INVOICE)}
             dead = stored.dead(INVOICE_LINE)
@@ -344,7 +343,7 @@ class AccountSync:
         """Read again what the event feed says has changed."""
         failures = self._request.outcome.failures
         kinds = [kind for kind in kinds if kind.has_events and kind.name not in failures]
-        if not kinds or self._fetcher.bounds.is_reached or _FEED in failures:
+        if not kinds or self._request.bounds.is_reached or _FEED in failures:
             return
         since = min(self._position(kind).until for kind in kinds)
         windows = read_windows(
@@ -355,10 +354,10 @@ class AccountSync:
                 for kind in kinds:
                     if kind.name not in failures:
                         yield from self._apply(kind, window)
-                if window.is_last or self._fetcher.bounds.is_reached:
+                if window.is_last or self._request.bounds.is_reached:
                     return
-                if self._fetcher.bounds.is_over():
-                    self._fetcher.bounds.is_reached = True
+                if self._request.bounds.is_over:
+                    self._request.bounds.reach()
                     return
                 if window.events:
                     yield Land()  # the next one asks what is held
@@ -375,7 +374,7 @@ class AccountSync:
         yield from self._list_new(kind, changed, done)
         left = [key for key in changed if key not in done]
         for start in range(0, len(left), _STEP):
-            if self._fetcher.bounds.is_reached or kind.name in self._request.outcome.failures:
+            if self._request.bounds.is_reached or kind.name in self._request.outcome.failures:
                 break
             yield from self._in_steps(kind, left[start : start + _STEP], done)
             yield from self._move(kind, self._reached(kind, before, window, events, done))

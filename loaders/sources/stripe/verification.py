@@ -13,7 +13,6 @@ from loaders.sources.contract import FetchRequest, NotVerifiable
 from loaders.sources.inventory import CHANGED_SINCE, DEAD_LETTER, EXTRA, NOT_READ_YET, Inventory
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.events import KEPT_DAYS, read_windows
-from loaders.sources.stripe.fetching import Bounds
 from loaders.sources.stripe.kinds import INVOICE_LINE, Kind, kinds_of
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.position import Position
@@ -105,9 +104,8 @@ class AccountVerification:
                 self._inventory.excuse("dispute", [str(source)], CHANGED_SINCE)
 
     def _list(self, kinds: Sequence[Kind], positions: Mapping[str, Position]) -> None:
-        listing = Listing(
-            self._reader, self._pool, self._client.config.workers, Bounds(self._request)
-        )
+        bounds = self._request.bounds
+        listing = Listing(self._reader, self._pool, self._client.config.workers, bounds)
         for kind in kinds:
             listing.add(kind, slices(kind))
         for kind, reads in listing.run():

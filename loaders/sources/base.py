@@ -1,0 +1,67 @@
+"""What every source that stands on the engine has: its threads, its keys, its three ways to run."""
+
+from __future__ import annotations
+
+import abc
+import concurrent.futures
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from loaders.objects.idem_keys import idem_key, owners
+from loaders.objects.items import Item, Observed
+from loaders.sources.contract import FetchRequest
+from loaders.sources.options import SourceOptions
+
+
+class EngineSource(abc.ABC):
+    """One connection of a source whose objects have an `id`."""
+
+    source_system: str
+
+    def __init__(self, connection_name: str, config: SourceOptions) -> None:
+        self._connection_name = connection_name
+        self._options = config
+        self._pool = concurrent.futures.ThreadPoolExecutor(config.workers, self.source_system)
+
+    def idem_key(self, item: Observed, payload: Mapping[str, Any]) -> str:
+        """By the API's id; a part's by its owner's and its own, which the item brings.
+
+        Raises ValueError for an object without an id, or with another than was asked for.
+        """
+        external_id = item.external_id or ""
+        if item.object_type not in owners(self.source_system):
+            named = f"{self.source_system} {item.object_type}"
+            if not isinstance(payload, Mapping) or payload.get("id") is None:
+                raise ValueError(f"{named} without an id")
+            external_id = payload["id"]
+            if item.external_id not in (None, external_id):
+                raise ValueError(f"{named} with another id than was asked for")
+        return idem_key(self.source_system, self._connection_name, item.object_type, external_id)
+
+    def fetch(self, request: FetchRequest) -> Iterator[Item]:
+        """Yield what changed since the last run; what lies between two dates; or dead letters."""
+        request.outcome.max_deletions_percent = self._options.max_deletions_percent
+        options = request.options
+        if options.retry:
+            yield from self.retry(request)
+        elif options.since is not None or options.until is not None:
+            yield from self.between(request)
+        else:
+            yield from self.sync(request)
+        request.outcome.has_more |= request.bounds.is_reached
+
+    @abc.abstractmethod
+    def sync(self, request: FetchRequest) -> Iterator[Item]:
+        """What changed since the stored position, or everything; the position moves along."""
+
+    @abc.abstractmethod
+    def between(self, request: FetchRequest) -> Iterator[Item]:
+        """What was created between two dates; where the sync stands is left alone."""
+
+    @abc.abstractmethod
+    def retry(self, request: FetchRequest) -> Iterator[Item]:
+        """The objects of dead letters, read anew; of those that cannot be, their texts again."""
+
+    def close(self) -> None:
+        """Stop the worker threads; requests under way are waited for."""
+        self._pool.shutdown(cancel_futures=True)

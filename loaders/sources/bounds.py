@@ -1,0 +1,55 @@
+"""How much a run may read: the engine's word, which every source asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Bounds:
+    """How much more a run may read: by its time, and by its number of objects.
+
+    Sources take what they are about to read, so that what they leave can be gone on with. One
+    that never asks is stopped by the engine all the same, see `ingestion.ingest`.
+    """
+
+    def __init__(
+        self, max_objects: int | None = None, is_late: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.is_reached = False
+        """Whether something was left because of them."""
+        self.was_asked = False
+        """Whether the source has taken anything of them."""
+        self._most = self._left = max_objects
+        self._is_late = is_late
+
+    def take(self, count: int, *, whole: bool = False) -> int:
+        """So many of `count` objects may be read; the first one always, or no run got on.
+
+        With `whole` the first ones are granted all together, however many they are.
+        """
+        granted = 0 if self.was_asked and self.is_over else count
+        self.was_asked = True
+        if self._left is not None:
+            if not (whole and self._left == self._most):
+                granted = min(granted, self._left)
+            self._left = max(0, self._left - granted)
+        return granted
+
+    def give_back(self, count: int) -> None:
+        """So many were not there after all."""
+        if self._left is not None:
+            self._left += count
+
+    def reach(self) -> None:
+        """Say that something is left because of them."""
+        self.is_reached = True
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the number of objects is taken, unless some are given back."""
+        return self._left == 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more may be read."""
+        return self.is_used_up or self._is_late()
