@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from loaders.errors import Cancelled, ForeignAnswer, SourceError, TransientSourceError
+from loaders.errors import Cancelled, SourceError, TransientSourceError
 from loaders.sources.contract import FetchRequest
 from loaders.sources.pacing import TokenBucket
 
@@ -77,14 +77,6 @@ class Attempts:
             request.usage.add(retries=1, throttled=wait)
             _wait(request, wait)
         raise AssertionError("unreachable: the last attempt raises")
-
-
-def foreign_answer(source_system: str, method: str) -> ForeignAnswer:
-    """The error for what answers in the place of the API."""
-    return ForeignAnswer(
-        f"{source_system}: {method} answered something else than the API's JSON (a proxy or sign-in"
-        " page?); see api_base_url, or run again later"
-    )
 
 
 def _wait(request: FetchRequest, seconds: float) -> None:

@@ -24,8 +24,9 @@ from loaders.errors import SourceError
 from loaders.objects.items import ObservationClock
 from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.gmail import client as gmail_client
-from loaders.sources.gmail.client import GmailClient, NotFound
+from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.options import GmailConfig
+from loaders.sources.refusals import NotFound
 from loaders.warehouse.contents import Stored
 from tests.peers.emulate import run_emulate
 from tests.peers.gmail_stand_ins import LABEL, LABEL_NAME, EmulateMailbox, SandboxMailbox, StandIn

@@ -19,9 +19,10 @@ from landfall_sandbox.controls import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
 from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail import client as client_module
-from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.pacing import TokenBucket
+from loaders.sources.refusals import NotFound, RequestRefused
 
 from .test_stripe_client import PAUSES, Clock, Waits, new_request
 

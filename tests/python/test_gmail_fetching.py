@@ -15,10 +15,11 @@ from landfall_sandbox.controls import Sandbox
 from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import Item, Listed, ObservationClock, Observed
 from loaders.sources.contract import FetchOptions, FetchRequest, Usage
-from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.fetching import ATTACHMENT, MESSAGE, Batch, Fetcher
 from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.parallel import MAX_WAITING_BYTES
+from loaders.sources.refusals import NotFound, RequestRefused
 
 MEGABYTES = 1024**2
 

@@ -30,15 +30,10 @@ from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSo
 from loaders.objects.items import ObservationClock
 from loaders.sources.contract import FetchOptions, FetchRequest, Usage
 from loaders.sources.pacing import TokenBucket
+from loaders.sources.refusals import KeyRefused, PermissionDenied, RequestRefused
 from loaders.sources.stripe import client as client_module
 from loaders.sources.stripe import listing as listing_module
-from loaders.sources.stripe.client import (
-    KeyRefused,
-    Page,
-    PermissionDenied,
-    RequestRefused,
-    StripeClient,
-)
+from loaders.sources.stripe.client import Page, StripeClient
 from loaders.sources.stripe.events import read_windows
 from loaders.sources.stripe.kinds import KINDS
 from loaders.sources.stripe.listing import Listing

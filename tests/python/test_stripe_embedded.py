@@ -10,7 +10,8 @@ import pytest
 
 from loaders.errors import TransientSourceError
 from loaders.objects.json_elements import json_parts
-from loaders.sources.stripe.client import PermissionDenied, RequestRefused, StripeClient
+from loaders.sources.refusals import PermissionDenied, RequestRefused
+from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, KINDS, Kind
 from loaders.sources.stripe.position import Slice
 from loaders.sources.stripe.reading import Read, Reader

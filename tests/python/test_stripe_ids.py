@@ -10,7 +10,7 @@ from stripe._util import sanitize_id
 from landfall_sandbox.controls import Sandbox
 from loaders.errors import SourceError, TransientSourceError
 from loaders.ingestion.ingest import DeadLettered, FetchIncomplete, IngestOptions
-from loaders.sources.stripe.client import NotFound
+from loaders.sources.refusals import NotFound
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, KINDS
 from loaders.sources.stripe.reading import Reader
 from loaders.warehouse.base import Warehouse

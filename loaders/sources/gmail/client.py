@@ -15,11 +15,12 @@ from typing import Any
 from loaders.errors import AskedToPause, Cancelled, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.json_elements import json_elements
 from loaders.settings.proxies import by_proxy
-from loaders.sources.attempts import Again, Attempts, foreign_answer
+from loaders.sources.attempts import Again, Attempts
 from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.options import AUTHORISE, SCOPES, GmailConfig
 from loaders.sources.gmail.transport import BadAnswer, NotJson, NoToken, new_transport
 from loaders.sources.pacing import TokenBucket
+from loaders.sources.refusals import NotFound, RequestRefused, foreign_answer
 
 _API = "https://gmail.googleapis.com"
 PAGE_SIZE = 500
@@ -68,20 +69,12 @@ _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 _unexpected = functools.partial(foreign_answer, "gmail")
 
 
-class NotFound(SourceError):
-    """404: the object, or the history asked for, is not there (any more)."""
-
-
 class LabelNotListed(SourceError):
     """Messages cannot be listed by one label, though the mailbox can be read."""
 
     def __init__(self, label_id: str, reason: SourceError) -> None:
         super().__init__(f"gmail: label {label_id}: {reason}")
         self.retryable = reason.retryable
-
-
-class RequestRefused(SourceError):
-    """What is asked for is not given: one object, with whatever status, or 400 and the like."""
 
 
 class GmailClient:

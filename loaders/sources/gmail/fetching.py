@@ -18,15 +18,14 @@ from loaders.errors import ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import Gone, Item, Listed, Observed, Unfetched
 from loaders.sources.contract import FetchRequest
 from loaders.sources.failures import Failures
-from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.history import HIDDEN_LABELS
 from loaders.sources.parallel import ReadAhead
+from loaders.sources.refusals import OF_ONE_OBJECT, NotFound, RequestRefused, another_object
 
 MESSAGE, ATTACHMENT, LABEL = "message", "attachment", "label"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLIS = re.compile(r"-?[0-9]{1,15}", re.ASCII)
-_OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
-"""Failures that may be those of the object asked for."""
 _CHOSEN_FROM, _CHOSEN = 1_000, 3
 """Held messages to read when another one fails: more than one, as they may be failing too."""
 _SUSPICIOUS = 100
@@ -238,7 +237,7 @@ class Fetcher:
                 self._client.message(self.request, other_id)
             except NotFound:
                 continue
-            except _OF_ONE_OBJECT as error:
+            except OF_ONE_OBJECT as error:
                 failure = error
             else:
                 self._has_answered = True
@@ -272,7 +271,7 @@ class Fetcher:
                 str(value.get("id")): (text, value)
                 for text, value in self._client.thread_messages(self.request, batch.thread_id)
             }
-        except (NotFound, *_OF_ONE_OBJECT):
+        except (NotFound, *OF_ONE_OBJECT):
             found = {}  # one by one then: it may be one of them that is the reason
         items: dict[str, list[Item]] = {}
         for message_id in batch.message_ids:
@@ -288,11 +287,11 @@ class Fetcher:
             body = self._client.message(self.request, message_id)
         except NotFound:
             return [Gone(MESSAGE, message_id)]
-        except _OF_ONE_OBJECT as error:
+        except OF_ONE_OBJECT as error:
             return [self._failed(message_id, error)]
         value = _parsed(body)
         if value.get("id", message_id) != message_id:
-            return [self._failed(message_id, _another())]
+            return [self._failed(message_id, another_object("gmail", MESSAGE))]
         return self._message_items(message_id, body, value, observed_at)
 
     def _message_items(
@@ -309,7 +308,7 @@ class Fetcher:
             return [*self._read_attachments(message_id, value), message]
         except NotFound:
             return [Gone(MESSAGE, message_id)]
-        except _OF_ONE_OBJECT as error:
+        except OF_ONE_OBJECT as error:
             return [self._failed(message_id, error)]
 
     def _failed(self, message_id: str, error: SourceError) -> Unfetched:
@@ -329,7 +328,7 @@ class Fetcher:
             observed_at = self.request.clock.now()
             try:
                 body = self._read_attachment(message_id, attachment_id)
-            except _OF_ONE_OBJECT as error:
+            except OF_ONE_OBJECT as error:
                 attempts = self._failures.attempts(message_id)
                 if attempts == 1 or isinstance(error, ForeignAnswer):
                     raise
@@ -360,12 +359,6 @@ def internal_date(payload: Mapping[str, Any]) -> dt.datetime | None:
         return _EPOCH + dt.timedelta(milliseconds=int(text))
     except OverflowError:
         return None
-
-
-def _another() -> TransientSourceError:
-    return TransientSourceError(
-        "gmail: messages.get: the answer is another message than was asked for; run again later"
-    )
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

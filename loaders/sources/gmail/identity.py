@@ -12,9 +12,10 @@ import orjson
 
 from loaders.errors import SourceError
 from loaders.sources.contract import FetchRequest
-from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.fetching import MESSAGE
 from loaders.sources.gmail.position import Position
+from loaders.sources.refusals import NotFound, RequestRefused
 
 _CHOSEN_FROM, _LOOKED_UP = 1_000, 20
 """Stored messages to look up in a mailbox with another address."""

@@ -20,12 +20,13 @@ from typing import Any
 
 from loaders.objects.items import Cursor, Deleted, Gone, Item, Listed, Observed
 from loaders.sources.contract import FetchRequest
-from loaders.sources.gmail.client import GmailClient, NotFound, RequestRefused
+from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE, Batch, Fetcher
 from loaders.sources.gmail.history import ADDED, RELABELLED, REMOVED, Change, Changes, read_changes
 from loaders.sources.gmail.identity import check_mailbox
 from loaders.sources.gmail.position import BACKFILL, RESYNC, Position
 from loaders.sources.gmail.snapshot import Counts, Snapshot
+from loaders.sources.refusals import NotFound, RequestRefused
 
 MESSAGES, LABELS = "messages", "labels"
 """Streams: where the history stands; when labels and profile were read last."""

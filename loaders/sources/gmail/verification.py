@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from loaders.errors import PayloadError, TransientSourceError
 from loaders.objects.payloads import admit
 from loaders.sources.contract import FetchRequest, NotVerifiable
-from loaders.sources.gmail.client import GmailClient, LabelNotListed, NotFound
+from loaders.sources.gmail.client import GmailClient, LabelNotListed
 from loaders.sources.gmail.fetching import ATTACHMENT, LABEL, MESSAGE
 from loaders.sources.gmail.history import HIDDEN_LABELS, Changes, read_changes
 from loaders.sources.gmail.identity import check_mailbox
@@ -26,6 +26,7 @@ from loaders.sources.inventory import (
     NOT_READ_YET,
     Inventory,
 )
+from loaders.sources.refusals import NotFound
 
 
 class MailboxVerification:

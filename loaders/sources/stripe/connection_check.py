@@ -12,7 +12,8 @@ from loaders.objects.items import ObservationClock
 from loaders.settings.connection import Connection
 from loaders.sources.check_lines import CheckLines
 from loaders.sources.contract import FetchRequest, Usage
-from loaders.sources.stripe.client import KeyRefused, PermissionDenied, StripeClient
+from loaders.sources.refusals import KeyRefused, PermissionDenied
+from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.events import KEPT_DAYS
 from loaders.sources.stripe.kinds import Kind, kinds_of
 from loaders.sources.stripe.options import StripeConfig

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from loaders.objects.json_elements import json_parts
-from loaders.sources.stripe.client import RequestRefused
+from loaders.sources.refusals import RequestRefused
 
 _GOES_ON = re.compile(rb'"has_more"\s*:\s*true')
 _PATH = re.compile(r"/v1(/[\w%+~.-]*\w)+", re.ASCII)

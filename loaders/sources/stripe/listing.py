@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 
 from loaders.errors import SourceError
 from loaders.sources.bounds import Bounds
-from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, RequestRefused, not_advancing
+from loaders.sources.refusals import OF_ONE_OBJECT, PermissionDenied, RequestRefused
+from loaders.sources.stripe.client import PAGE_SIZE, not_advancing
 from loaders.sources.stripe.kinds import Kind
 from loaders.sources.stripe.position import Slice
-from loaders.sources.stripe.reading import OF_ONE_OBJECT, PageRead, Read, Reader
+from loaders.sources.stripe.reading import PageRead, Read, Reader
 
 _PIECE = 32
 """Pages that a walk keeps of a slice whose beginning is not known."""

@@ -9,25 +9,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loaders.errors import SourceError, TransientSourceError
+from loaders.errors import SourceError
 from loaders.objects.items import Observed
 from loaders.objects.json_elements import dedented, json_elements, json_member
 from loaders.sources.contract import FetchRequest
-from loaders.sources.stripe.client import (
-    PAGE_SIZE,
-    NotFound,
-    RequestRefused,
-    StripeClient,
-    escaped,
-    is_object,
-    not_advancing,
-)
+from loaders.sources.refusals import OF_ONE_OBJECT, NotFound, another_object
+from loaders.sources.rest import escaped, is_object
+from loaders.sources.stripe.client import PAGE_SIZE, StripeClient, not_advancing
 from loaders.sources.stripe.embedded import address, completed
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind
 from loaders.sources.stripe.position import Slice
 
-OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
-"""Failures that may be those of the object asked for."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -87,7 +79,7 @@ class Reader:
         except OF_ONE_OBJECT as error:
             return Read(object_id, observed_at, error=error)
         if value.get("id") != object_id:
-            return Read(object_id, observed_at, error=_another(kind))
+            return Read(object_id, observed_at, error=another_object("stripe", kind.name))
         if value.get("deleted") is True:  # all that is left of it
             return Read(object_id, observed_at, is_gone=True)
         return self._read(kind, text, value, observed_at, object_id)
@@ -181,13 +173,6 @@ class Reader:
             )
             for line, value in lines
         ]
-
-
-def _another(kind: Kind) -> TransientSourceError:
-    return TransientSourceError(
-        f"stripe: {kind.name}: the answer is about another object than was asked for; run again"
-        " later"
-    )
 
 
 def _embedded_lines(

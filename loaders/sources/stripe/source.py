@@ -14,13 +14,14 @@ from loaders.sources.base import EngineSource
 from loaders.sources.contract import FetchRequest
 from loaders.sources.inventory import Inventory
 from loaders.sources.letters import wanted_objects
-from loaders.sources.stripe.client import PermissionDenied, StripeClient
+from loaders.sources.refusals import OF_ONE_OBJECT, PermissionDenied
+from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.fetching import Fetcher
 from loaders.sources.stripe.kinds import INVOICE_LINE, KINDS, kinds_of
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.options import StripeConfig
 from loaders.sources.stripe.position import Position, Slice, check_account, read_positions
-from loaders.sources.stripe.reading import OF_ONE_OBJECT, created, slices
+from loaders.sources.stripe.reading import created, slices
 from loaders.sources.stripe.sync import AccountSync
 from loaders.sources.stripe.verification import AccountVerification
 from loaders.warehouse.dead_letters import DeadLetter

@@ -21,7 +21,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from loaders.errors import SourceError
 from loaders.objects.items import Cursor, Deleted, Item, Land, Listed
 from loaders.sources.contract import FetchRequest
-from loaders.sources.stripe.client import PAGE_SIZE, PermissionDenied, StripeClient
+from loaders.sources.refusals import OF_ONE_OBJECT, PermissionDenied
+from loaders.sources.stripe.client import PAGE_SIZE, StripeClient
 from loaders.sources.stripe.events import (
     KEPT_DAYS,
     Event,
@@ -35,7 +36,7 @@ from loaders.sources.stripe.fetching import Fetcher, Held
 from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, Kind, kinds_of
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.position import Position, Slice
-from loaders.sources.stripe.reading import OF_ONE_OBJECT, Read, created_seconds, slices
+from loaders.sources.stripe.reading import Read, created_seconds, slices
 
 _MAX_SEEN = 10_000
 """Event ids that a position keeps; what more events are about is read once more."""
