@@ -13,21 +13,30 @@ from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
 
 
-def read_options(kind: Any, connection: Connection, *, without: str = "") -> dict[str, Any]:
-    """The options that are set, of the fields of the dataclass `kind` but `without`.
+def read_options(kind: Any, connection: Connection, **fixed: Any) -> dict[str, Any]:
+    """The options that are set, of the fields of the dataclass `kind`, and the `fixed` ones.
 
     Raises ConfigError, naming the option and what is expected of it.
     """
-    options: dict[str, Any] = {}
+    where = section(connection)
+    options = dict(fixed)
     for field in dataclasses.fields(kind):
-        value = None if field.name == without else connection.get(field.name)
+        if field.name in fixed:
+            continue
+        is_secret = "secret" in field.metadata
+        value = connection.secret(field.name) if is_secret else connection.get(field.name)
         if value is not None:
             read = _READERS.get(str(field.type), str)
             try:
                 options[field.name] = read(value)
             except (TypeError, ValueError) as error:
-                where = section(connection)
                 raise ConfigError(f"{where}.{field.name}: expected {error}") from error
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            what = field.metadata.get("secret", "it")
+            raise ConfigError(
+                f"{where}.{field.name}: not set; put {what} into .dlt/secrets.toml, or"
+                f" {f'{where}.{field.name}'.replace('.', '__').upper()}"
+            )
     return options
 
 
@@ -44,6 +53,11 @@ def within(default: Any, least: float, most: float = math.inf) -> Any:
 def one_of(default: str, known: Collection[str]) -> Any:
     """A field of a configuration class that takes some words alone."""
     return dataclasses.field(default=default, metadata={"known": tuple(known)})
+
+
+def secret(what: str) -> Any:
+    """A field of a configuration class that no message shows; `what` a person puts there."""
+    return dataclasses.field(repr=False, metadata={"secret": what})
 
 
 def check_options(config: Any, where: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import concurrent.futures
-from collections.abc import Iterator, Mapping
+import datetime as dt
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from loaders.objects.idem_keys import idem_key, owners
@@ -17,6 +18,8 @@ class EngineSource(abc.ABC):
     """One connection of a source whose objects have an `id`."""
 
     source_system: str
+    volatile_keys: Collection[str] = ()
+    """Members that change on every read of the same object."""
 
     def __init__(self, connection_name: str, config: SourceOptions) -> None:
         self._connection_name = connection_name
@@ -37,6 +40,10 @@ class EngineSource(abc.ABC):
             if item.external_id not in (None, external_id):
                 raise ValueError(f"{named} with another id than was asked for")
         return idem_key(self.source_system, self._connection_name, item.object_type, external_id)
+
+    @abc.abstractmethod
+    def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
+        """When an object came into being; None where the source does not say."""
 
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""

@@ -36,9 +36,9 @@ class Bounds:
         return granted
 
     def give_back(self, count: int) -> None:
-        """So many were not there after all."""
+        """So many were not there after all; of a negative number more than were asked for."""
         if self._left is not None:
-            self._left += count
+            self._left = max(0, self._left + count)
 
     def reach(self) -> None:
         """Say that something is left because of them."""

@@ -1,4 +1,4 @@
-"""Which sources there are: every package beside this module; each declares itself.
+"""Which sources there are: every package beside this module, and in the folder LANDFALL_SOURCES.
 
 A source is a package with two modules: `definition`, whose SOURCE says what it is and costs no
 import of its client library, and `access`, whose `open_access` opens it. No list names it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import os
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from loaders.sources.definition import Definition
 if TYPE_CHECKING:
     from loaders.sources.access import Access, AccessOptions
     from loaders.warehouse.base import Warehouse
+
+if _folder := os.environ.get("LANDFALL_SOURCES"):
+    _places.append(_folder)
 
 SOURCES = tuple(sorted(found.name for found in pkgutil.iter_modules(_places) if found.ispkg))
 """Source systems that have a command, and marts of their own, tagged with the name."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from loaders.settings.connection import Connection
 from loaders.sources.access import Access, AccessOptions, running_sandbox, say_which
-from loaders.sources.gmail.connection_check import check_gmail
+from loaders.sources.gmail.connection_check import MailboxCheck
 from loaders.sources.gmail.credentials import FoundCredentials, find_credentials
 from loaders.sources.gmail.options import SANDBOX_UNITS_PER_MINUTE, GmailConfig
 from loaders.sources.gmail.source import GmailSource
@@ -54,7 +54,7 @@ def _access(
 ) -> Access:
     return Access(
         lambda: GmailSource(connection.name, find().credentials, configure()),
-        lambda report, has_tables: check_gmail(
-            report, connection, warehouse, has_tables, find, configure()
-        ),
+        lambda report, check_warehouse: MailboxCheck(
+            report, connection, warehouse, find, configure()
+        ).run(check_warehouse),
     )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import google.auth.exceptions
 
 from loaders.errors import ConfigError, LandfallError
-from loaders.objects.items import ObservationClock
 from loaders.settings.connection import Connection
 from loaders.sources.check_lines import CheckLines
-from loaders.sources.contract import FetchRequest, Usage
+from loaders.sources.checking import NOT_KNOWN, ConnectionCheck
 from loaders.sources.gmail.client import PAGE_SIZE, GmailClient
 from loaders.sources.gmail.credentials import FoundCredentials
 from loaders.sources.gmail.identity import check_mailbox
@@ -27,63 +25,40 @@ from loaders.sources.refusals import NotFound
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 
-_MAX_ATTEMPTS = 2
 _PARTS = ("credentials", "scope", "mailbox")
 _OF_CREDENTIALS = (google.auth.exceptions.RefreshError, NoToken)
 _LACKING_SCOPE = ("insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT")
-_NOT_KNOWN = "not known, see what failed"
 
 
-def check_gmail(
-    report: CheckLines,
-    connection: Connection,
-    warehouse: Warehouse,
-    check_warehouse: Callable[[], bool | None],
-    find: Callable[[], FoundCredentials],
-    config: GmailConfig,
-) -> None:
-    """Report a line for each part. Writes nothing but what keeps a token that was refreshed."""
-    config = dataclasses.replace(config, max_attempts=min(config.max_attempts, _MAX_ATTEMPTS))
-    mailbox = _Mailbox(connection, warehouse, config, report)
-    mailbox.check_access(find)
-    mailbox.check_quota()
-    has_tables = check_warehouse()
-    if has_tables is None:
-        report.nothing("cursor", _NOT_KNOWN)
-    else:
-        mailbox.check_cursor(has_tables)
-
-
-class _Mailbox:
-    """What the API has to be asked for."""
+class MailboxCheck(ConnectionCheck):
+    """Credentials, scope, mailbox, quota, and where the connection stands."""
 
     def __init__(
-        self, connection: Connection, warehouse: Warehouse, config: GmailConfig, report: CheckLines
+        self,
+        report: CheckLines,
+        connection: Connection,
+        warehouse: Warehouse,
+        find: Callable[[], FoundCredentials],
+        config: GmailConfig,
     ) -> None:
-        self._connection = connection
-        self._warehouse = warehouse
-        self._config = config
-        self._report = report
-        self._request = FetchRequest(
-            clock=ObservationClock(),
-            usage=Usage(),
-            stored=self._stored(is_empty=True),
-            cancelled=threading.Event(),
-        )
+        super().__init__(report, connection, warehouse)
+        attempts = min(config.max_attempts, self.MAX_ATTEMPTS)
+        self._config = dataclasses.replace(config, max_attempts=attempts)
+        self._find = find
         self._client: GmailClient | None = None
         self._profile: dict[str, Any] | None = None
 
-    def _stored(self, *, is_empty: bool) -> Stored:
-        connection = self._connection
-        return Stored(self._warehouse, connection.source_system, connection.name, is_empty=is_empty)
+    def check_access(self) -> None:
+        """Credentials, scope, mailbox and quota."""
+        self._check_mailbox()
+        self._check_quota()
 
-    def check_access(self, find: Callable[[], FoundCredentials]) -> None:
-        """Credentials, scope and mailbox."""
+    def _check_mailbox(self) -> None:
         found = None
         try:
-            found = find()
-            client = GmailClient(self._connection.name, found.credentials, self._config)
-            self._profile = client.profile(self._request)
+            found = self._find()
+            client = GmailClient(self.connection.name, found.credentials, self._config)
+            self._profile = client.profile(self.request)
             proof = self._read_one(client)
         except LandfallError as error:
             self._say_refused(error, found)
@@ -96,14 +71,14 @@ class _Mailbox:
             f"{self._profile.get('emailAddress')}, {total:,} messages",
         )
         for part, text in zip(_PARTS, texts, strict=True):
-            self._report.ok(part, text)
+            self.report.ok(part, text)
 
     def _read_one(self, client: GmailClient) -> str:
         """Read a message as a run does: a profile can be read with less than that takes."""
-        for refs in client.message_refs(self._request):
+        for refs in client.message_refs(self.request):
             for ref in refs:
                 try:
-                    client.message(self._request, ref["id"])
+                    client.message(self.request, ref["id"])
                 except NotFound:
                     continue
                 return f"a message was read, format {self._config.fetch_format}"
@@ -114,13 +89,13 @@ class _Mailbox:
         was_answered = isinstance(error.__cause__, BadAnswer) and failed != "credentials"
         for part in _PARTS:
             if part == failed:
-                self._report.failed(part, error)
+                self.report.failed(part, error)
             elif part == "credentials" and found is not None and was_answered:
-                self._report.ok(part, f"{found.kind}, {found.origin}")
+                self.report.ok(part, f"{found.kind}, {found.origin}")
             else:
-                self._report.nothing(part, _NOT_KNOWN)
+                self.report.nothing(part, NOT_KNOWN)
 
-    def check_quota(self) -> None:
+    def _check_quota(self) -> None:
         """What the quota allows, and how long a first fetch of all messages takes with it."""
         config = self._config
         name = "units_per_minute" if config.units_per_minute else f"preset '{config.quota}'"
@@ -131,27 +106,21 @@ class _Mailbox:
             units = total * config.costs["messages.get"] + pages * config.costs["messages.list"]
             took = dt.timedelta(seconds=math.ceil(60 * units / config.units_limit))
             text += f": a first fetch of all messages takes {took} at most"
-        self._report.ok("quota", text)
+        self.report.ok("quota", text)
 
-    def check_cursor(self, has_tables: bool) -> None:
+    def check_cursor(self, stored: Stored) -> None:
         """Where the connection stands, and what the next run does about it."""
-        try:
-            stored = self._stored(is_empty=not has_tables)
-            position = Position.read(stored.cursor(MESSAGES))
-            if position is None:
-                kind = "full" if stored.newest_observation() is None else "resync"
-                self._report.nothing(
-                    "cursor", f"none yet: the next run reads the whole mailbox ({kind})"
-                )
-            else:
-                if self._client and self._profile:
-                    request = dataclasses.replace(self._request, stored=stored)
-                    check_mailbox(self._client, request, position, self._profile)
-                self._report.ok(
-                    "cursor", f"history id {position.history_id}: {self._next_run(position)}"
-                )
-        except LandfallError as error:
-            self._report.failed("cursor", error)
+        position = Position.read(stored.cursor(MESSAGES))
+        if position is None:
+            kind = "full" if stored.newest_observation() is None else "resync"
+            self.report.nothing(
+                "cursor", f"none yet: the next run reads the whole mailbox ({kind})"
+            )
+            return
+        if self._client and self._profile:
+            request = dataclasses.replace(self.request, stored=stored)
+            check_mailbox(self._client, request, position, self._profile)
+        self.report.ok("cursor", f"history id {position.history_id}: {self._next_run(position)}")
 
     def _next_run(self, position: Position) -> str:
         whole = "the next run reads the whole mailbox (resync)"
@@ -162,7 +131,7 @@ class _Mailbox:
         if self._client is None:
             return "the next run is incremental"
         try:
-            next(self._client.history(self._request, position.start))
+            next(self._client.history(self.request, position.start))
         except NotFound:
             return f"{whole}, as Gmail does not keep the history from there any more"
         return "the next run is incremental"

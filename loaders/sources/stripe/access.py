@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from loaders.settings.connection import Connection
 from loaders.sources.access import Access, AccessOptions, running_sandbox, say_which
-from loaders.sources.stripe.connection_check import check_stripe
+from loaders.sources.stripe.connection_check import AccountCheck
 from loaders.sources.stripe.options import SANDBOX_KEY, SANDBOX_REQUESTS_PER_SECOND, StripeConfig
 from loaders.sources.stripe.source import StripeSource
 from loaders.warehouse.base import Warehouse
@@ -42,7 +42,7 @@ def open_access(
 
         yield Access(
             lambda: StripeSource(connection.name, configure()),
-            lambda report, has_tables: check_stripe(
-                report, connection, warehouse, has_tables, configure
-            ),
+            lambda report, check_warehouse: AccountCheck(
+                report, connection, warehouse, configure
+            ).run(check_warehouse),
         )

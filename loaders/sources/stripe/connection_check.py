@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from loaders.errors import ConfigError, LandfallError
-from loaders.objects.items import ObservationClock
 from loaders.settings.connection import Connection
 from loaders.sources.check_lines import CheckLines
-from loaders.sources.contract import FetchRequest, Usage
+from loaders.sources.checking import NOT_KNOWN, ConnectionCheck
 from loaders.sources.refusals import KeyRefused, PermissionDenied
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.events import KEPT_DAYS
@@ -21,64 +19,43 @@ from loaders.sources.stripe.position import Position, check_account, read_positi
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 
-_MAX_ATTEMPTS = 2
-_NOT_KNOWN = "not known, see what failed"
 
+class AccountCheck(ConnectionCheck):
+    """Key, account, permissions, limits, and where the connection stands."""
 
-def check_stripe(
-    report: CheckLines,
-    connection: Connection,
-    warehouse: Warehouse,
-    check_warehouse: Callable[[], bool | None],
-    configure: Callable[[], StripeConfig],
-) -> None:
-    """Report a line for each part. Writes nothing."""
-    account = _Account(connection, warehouse, report)
-    account.check_access(configure)
-    has_tables = check_warehouse()
-    if has_tables is None or account.client is None:
-        report.nothing("cursor", _NOT_KNOWN)
-    else:
-        account.check_cursor(account.client, has_tables)
-
-
-class _Account:
-    """What the API has to be asked for."""
-
-    def __init__(self, connection: Connection, warehouse: Warehouse, report: CheckLines) -> None:
-        self.client: StripeClient | None = None
-        self._connection = connection
-        self._warehouse = warehouse
-        self._report = report
+    def __init__(
+        self,
+        report: CheckLines,
+        connection: Connection,
+        warehouse: Warehouse,
+        configure: Callable[[], StripeConfig],
+    ) -> None:
+        super().__init__(report, connection, warehouse)
+        self._configure = configure
+        self._client: StripeClient | None = None
         self._account: str | None = None
-        self._request = FetchRequest(
-            clock=ObservationClock(),
-            usage=Usage(),
-            stored=Stored(warehouse, connection.source_system, connection.name, is_empty=True),
-            cancelled=threading.Event(),
-        )
 
-    def check_access(self, configure: Callable[[], StripeConfig]) -> None:
-        """Key, account and permissions."""
+    def check_access(self) -> None:
+        """Key, account, permissions and limits."""
         try:
-            config = configure()
-            attempts = min(config.max_attempts, _MAX_ATTEMPTS)
+            config = self._configure()
+            attempts = min(config.max_attempts, self.MAX_ATTEMPTS)
             client = StripeClient(
-                self._connection.name, dataclasses.replace(config, max_attempts=attempts)
+                self.connection.name, dataclasses.replace(config, max_attempts=attempts)
             )
-            self._account = client.account_id(self._request)
+            self._account = client.account_id(self.request)
         except LandfallError as error:
             part = "key" if isinstance(error, (ConfigError, KeyRefused)) else "account"
-            self._report.failed(part, error)
-            self._report.nothing("permissions", _NOT_KNOWN)
+            self.report.failed(part, error)
+            self.report.nothing("permissions", NOT_KNOWN)
             return
-        self.client = client
+        self._client = client
         mode = "live" if config.is_live else "test"
         kind = "restricted" if config.api_key.startswith("rk_") else "secret"
-        self._report.ok("key", f"a {kind} key of {mode} mode, API version {config.api_version}")
-        self._report.ok("account", self._account or "the key may not say which it is")
+        self.report.ok("key", f"a {kind} key of {mode} mode, API version {config.api_version}")
+        self.report.ok("account", self._account or "the key may not say which it is")
         self._check_permissions(client, config)
-        self._report.ok(
+        self.report.ok(
             "limits",
             f"{config.rate:g} requests a second, {config.endpoint_requests_per_second:g} at one"
             " endpoint",
@@ -90,36 +67,32 @@ class _Account:
         kinds = [*kinds_of(config.objects), Kind("event", "/v1/events")]
         for kind in kinds:
             try:
-                client.page(self._request, kind.path, kind.lists[0], limit=1)
+                client.page(self.request, kind.path, kind.lists[0], limit=1)
             except PermissionDenied as error:
                 lacking.append(f"{kind.name} ({error})")
             except LandfallError as error:
-                self._report.failed("permissions", error)
+                self.report.failed("permissions", error)
                 return
         if lacking:
-            self._report.failed("permissions", "; ".join(lacking))
+            self.report.failed("permissions", "; ".join(lacking))
         else:
             names = ", ".join(kind.name for kind in kinds)
-            self._report.ok("permissions", f"read: {names}")
+            self.report.ok("permissions", f"read: {names}")
 
-    def check_cursor(self, client: StripeClient, has_tables: bool) -> None:
+    def check_cursor(self, stored: Stored) -> None:
         """Where the connection stands, and what the next run does about it."""
-        connection = self._connection
-        stored = Stored(
-            self._warehouse, connection.source_system, connection.name, is_empty=not has_tables
-        )
-        try:
-            positions = read_positions(stored)
-            check_account(positions, self._account, is_live=client.config.is_live)
-        except LandfallError as error:
-            self._report.failed("cursor", error)
+        client = self._client
+        if client is None:
+            self.report.nothing("cursor", NOT_KNOWN)
             return
+        positions = read_positions(stored)
+        check_account(positions, self._account, is_live=client.config.is_live)
         chosen = kinds_of(client.config.objects)
         known = {kind.name: positions[kind.name] for kind in chosen if kind.name in positions}
         if not known:
-            self._report.nothing("cursor", "none yet: the next run reads everything (full)")
+            self.report.nothing("cursor", "none yet: the next run reads everything (full)")
         else:
-            self._report.ok("cursor", self._next_run(client, known, chosen))
+            self.report.ok("cursor", self._next_run(client, known, chosen))
 
     @staticmethod
     def _next_run(

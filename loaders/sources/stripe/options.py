@@ -8,7 +8,7 @@ from typing import Any
 
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
-from loaders.settings.options import check_options, read_options, section, within
+from loaders.settings.options import check_options, read_options, secret, section, within
 from loaders.sources.options import LEAST_SECONDS, SourceOptions
 from loaders.sources.stripe.kinds import OBJECT_TYPES
 
@@ -29,7 +29,7 @@ _KEY = re.compile(r"[sr]k_\w+", re.ASCII)
 class StripeConfig(SourceOptions):
     """Options of a Stripe connection (`[sources.stripe.<name>]`)."""
 
-    api_key: str = dataclasses.field(repr=False)
+    api_key: str = secret("a restricted key with read permissions")
     stripe_account: str | None = None
     """A connected account to read with the platform's key (Stripe Connect)."""
     api_base_url: str = API_BASE_URL
@@ -51,9 +51,12 @@ class StripeConfig(SourceOptions):
         """Read a connection's options but the `fixed` ones; ConfigError names the one that is
         missing or wrong."""
         where = section(connection)
-        options = read_options(cls, connection, without="api_key") | fixed
-        options["api_key"] = fixed.get("api_key") or _read_key(connection, where)
-        config = cls(**options)
+        config = cls(**read_options(cls, connection, **fixed))
+        if not _KEY.fullmatch(config.api_key):
+            raise ConfigError(
+                f"{where}.api_key: expected a secret or restricted key (sk_… or rk_…), got another"
+                " kind of value; see docs/stripe.md"
+            )
         check_object_types(config.objects, f"{where}.objects")
         check_options(config, where)
         if not config.api_base_url.startswith(("https://", "http://")):
@@ -79,21 +82,6 @@ def check_object_types(names: tuple[str, ...], where: str) -> None:
             f"{where}: expected some of {', '.join(OBJECT_TYPES)}; got"
             f" {', '.join(unknown) or 'none'}"
         )
-
-
-def _read_key(connection: Connection, where: str) -> str:
-    key = connection.secret("api_key")
-    if key is None:
-        raise ConfigError(
-            f"{where}.api_key: not set; put a restricted key with read permissions into"
-            f" .dlt/secrets.toml, or SOURCES__STRIPE__{connection.name.upper()}__API_KEY"
-        )
-    if not _KEY.fullmatch(key):
-        raise ConfigError(
-            f"{where}.api_key: expected a secret or restricted key (sk_… or rk_…), got another"
-            " kind of value; see docs/stripe.md"
-        )
-    return key
 
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(StripeConfig))
