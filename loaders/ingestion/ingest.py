@@ -9,11 +9,12 @@ import datetime as dt
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from loaders.errors import (
     AskedToPause,
+    Cancelled,
     LandfallError,
     LandingError,
     SourceError,
@@ -30,6 +31,7 @@ from loaders.jobs import crashpoints
 from loaders.jobs.job import Job
 from loaders.jobs.names import job_name_for
 from loaders.jobs.runs import FOREVER, close_orphans
+from loaders.objects.idem_keys import owners
 from loaders.objects.items import (
     Cursor,
     Deleted,
@@ -97,6 +99,28 @@ class IngestOptions(FetchOptions):
         """As ingestion.completed records it."""
         bounds = {"since": self.since, "until": self.until}
         return {name: bound.isoformat() for name, bound in bounds.items() if bound} or None
+
+
+def _within_bounds(request: FetchRequest, items: Iterator[Item]) -> Iterator[Item]:
+    """What a source yields, while the run goes on and, where it keeps no bounds, within them.
+
+    What is cut off is repeated by the next run: its cursors are not landed. Raises Cancelled.
+    """
+    parts = owners(request.stored.connection[0])
+    expected = 0
+    for item in items:
+        if request.cancelled.is_set():
+            raise Cancelled
+        is_counted = isinstance(item, Observed) and item.object_type not in parts
+        if is_counted and not request.bounds.are_kept and not request.bounds.take(1):
+            request.outcome.has_more = True
+            yield Listed(-expected)
+            return
+        if isinstance(item, Listed):
+            expected += item.count - item.already_held - item.already_dead
+        elif not isinstance(item, Cursor | Land):
+            expected -= 1
+        yield item
 
 
 @dataclasses.dataclass
@@ -203,7 +227,7 @@ class Ingestion:
             brake = Brake(request)
             items = itertools.chain(replay(request, source, landing), source.fetch(request))
             try:
-                for item in brake.guard(items):
+                for item in brake.guard(_within_bounds(request, items)):
                     crashpoints.reached("extract.first_object")
                     self._take(item, landing, tally)
             except AskedToPause:

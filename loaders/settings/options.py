@@ -25,7 +25,7 @@ def read_options(kind: Any, connection: Connection, **fixed: Any) -> dict[str, A
             continue
         is_secret = "secret" in field.metadata
         value = connection.secret(field.name) if is_secret else connection.get(field.name)
-        if value is not None:
+        if value is not None and not (is_secret and not value):
             read = _READERS.get(str(field.type), str)
             try:
                 options[field.name] = read(value)

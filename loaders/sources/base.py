@@ -48,6 +48,7 @@ class EngineSource(abc.ABC):
     def fetch(self, request: FetchRequest) -> Iterator[Item]:
         """Yield what changed since the last run; what lies between two dates; or dead letters."""
         request.outcome.max_deletions_percent = self._options.max_deletions_percent
+        request.bounds.are_kept = True
         options = request.options
         if options.retry:
             yield from self.retry(request)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 class Bounds:
     """How much more a run may read: by its time, and by its number of objects.
 
-    Sources take what they are about to read, so that what they leave can be gone on with. One
-    that never asks is stopped by the engine all the same, see `ingestion.ingest`.
+    A source takes what it is about to read, so that what it leaves can be gone on with, and says
+    by `are_kept` that it does; any other is cut off where they are reached.
     """
 
     def __init__(
@@ -17,8 +17,9 @@ class Bounds:
     ) -> None:
         self.is_reached = False
         """Whether something was left because of them."""
-        self.was_asked = False
-        """Whether the source has taken anything of them."""
+        self.are_kept = False
+        """Whether the source keeps to them by itself."""
+        self._was_asked = False
         self._most = self._left = max_objects
         self._is_late = is_late
 
@@ -27,8 +28,8 @@ class Bounds:
 
         With `whole` the first ones are granted all together, however many they are.
         """
-        granted = 0 if self.was_asked and self.is_over else count
-        self.was_asked = True
+        granted = 0 if self._was_asked and self.is_over else count
+        self._was_asked = True
         if self._left is not None:
             if not (whole and self._left == self._most):
                 granted = min(granted, self._left)

@@ -51,6 +51,8 @@ _SUSPICIOUS = 20
 _MAX_SEEN = 10_000
 """Objects of the overlap that a position keeps; what more there are of is landed once more."""
 _MODES = ("incremental", "full", "resync")
+_NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError)
+"""What a source's own code raises for another shape than it was written for."""
 _OF_ONE_TYPE = (PermissionDenied, *OF_ONE_OBJECT)
 
 
@@ -130,14 +132,32 @@ class ListSource(EngineSource):
         """One object. Raises NotFound."""
 
     @abc.abstractmethod
-    def changed_at(self, value: Mapping[str, Any]) -> dt.datetime | None:
+    def changed(self, value: Mapping[str, Any]) -> dt.datetime:
         """When an object was changed, by the field that the list is filtered by."""
+
+    @abc.abstractmethod
+    def created(self, value: Mapping[str, Any]) -> dt.datetime:
+        """When an object came into being."""
 
     def account(self, request: FetchRequest) -> str | None:
         """Whose objects the credentials open; None where the source cannot say."""
         return None
 
-    # ---- what the engine makes of it
+    # ---- what the engine makes of it; of what the source makes nothing, nothing is lost
+
+    def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
+        """When an object came into being. Raises ValueError where it does not say."""
+        try:
+            return self.created(payload)
+        except _NOT_UNDERSTOOD as error:
+            raise ValueError(f"{self.source_system} {item.object_type} without a time") from error
+
+    def changed_at(self, value: Mapping[str, Any]) -> dt.datetime | None:
+        """When an object was changed; None where it does not say."""
+        try:
+            return self.changed(value)
+        except _NOT_UNDERSTOOD:
+            return None
 
     def sync(self, request: FetchRequest) -> Iterator[Item]:
         """Type after type: one that fails keeps none of the others waiting."""
@@ -174,6 +194,15 @@ class ListSource(EngineSource):
                     yield Cursor(stream, now, request.clock.now())
             except _OF_ONE_TYPE as error:
                 request.outcome.failures[object_type] = error
+
+    def _is_between(
+        self, value: Mapping[str, Any], since: dt.datetime | None, until: dt.datetime | None
+    ) -> bool:
+        try:
+            at = self.created(value)
+        except _NOT_UNDERSTOOD:
+            return True  # it is set aside, which is not for this run to hide
+        return (since is None or at >= since) and (until is None or at < until)
 
     def retry(self, request: FetchRequest) -> Iterator[Item]:
         """Read the objects of dead letters."""
@@ -249,9 +278,7 @@ class ListSource(EngineSource):
                 request.bounds.reach()
                 return
             observed_at = request.clock.now()
-            page = self.page(request, object_type, since, after, limit)
-            if not all(map(is_object, page.objects)):
-                raise foreign_answer(self.source_system, f"{object_type}.list")
+            page = self._checked_page(request, object_type, since, after, limit)
             request.bounds.give_back(limit - len(page.objects))
             yield observed_at, page
             if page.after is None:
@@ -260,6 +287,24 @@ class ListSource(EngineSource):
                 raise not_advancing(self.source_system, object_type)
             after = page.after
             passed.add(after)
+
+    def _checked_page(
+        self,
+        request: FetchRequest,
+        object_type: str,
+        since: dt.datetime | None,
+        after: str | None,
+        limit: int,
+    ) -> ListPage:
+        """A page. Raises ForeignAnswer for what is none."""
+        error: Exception | None = None
+        try:
+            page = self.page(request, object_type, since, after, limit)
+            if all(map(is_object, page.objects)):
+                return page
+        except _NOT_UNDERSTOOD as raised:
+            error = raised
+        raise foreign_answer(self.source_system, f"{object_type}.list") from error
 
     def each(
         self,
@@ -318,7 +363,7 @@ class ListSource(EngineSource):
 
     def is_answering(self, request: FetchRequest, object_type: str) -> bool:
         """Whether the list can be read. Raises SourceError when it cannot."""
-        self.page(request, object_type, None, None, 1)
+        self._checked_page(request, object_type, None, None, 1)
         return True
 
     def overlap_of(self, moment: dt.datetime | None) -> dt.datetime | None:
