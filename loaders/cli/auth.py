@@ -8,6 +8,7 @@ from typing import Any
 
 from loaders.cli.arguments import add_command, add_connection
 from loaders.settings.places import configure_dlt
+from loaders.sources.registry import SOURCES, consent_of, definition
 
 
 def add(commands: Any) -> None:
@@ -21,7 +22,7 @@ def add(commands: Any) -> None:
         " docs/gmail.md says where the OAuth client comes from.",
         has_target=False,
     )
-    auth.add_argument("source", choices=("gmail",))
+    auth.add_argument("source", choices=[name for name in SOURCES if definition(name).has_consent])
     add_connection(auth, "connection, configured or new (default: the only one)")
     auth.add_argument(
         "--client-secrets",
@@ -38,8 +39,9 @@ def add(commands: Any) -> None:
 
 def _auth(options: argparse.Namespace) -> int:
     configure_dlt()
-    from loaders.sources.gmail.authorization import authorise, connection_to_authorise
+    from loaders.sources.google_consent import authorise, connection_to_authorise
 
-    connection = connection_to_authorise(options.connection)
-    authorise(connection, options.client_secrets, has_browser=not options.no_browser)
+    consent = consent_of(options.source)
+    connection = connection_to_authorise(options.source, options.connection)
+    authorise(connection, consent, options.client_secrets, has_browser=not options.no_browser)
     return 0

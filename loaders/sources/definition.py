@@ -22,6 +22,8 @@ class Definition:
     """Those that a run may be asked for by name (`objects`)."""
     lacks: Collection[str] = ()
     """Fields of FetchOptions that it cannot honour: the command refuses them."""
+    has_consent: bool = False
+    """Whether its owner's consent is asked for in a browser: its module `consent` has CONSENT."""
     how_to_connect: str = ""
     """The command that connects one, with `{connection}` in it; none where a file does."""
     variables_of_others: str = r"(?!)"

@@ -20,6 +20,7 @@ from loaders.sources.definition import Definition
 
 if TYPE_CHECKING:
     from loaders.sources.access import Access, AccessOptions
+    from loaders.sources.google_credentials import Consent
     from loaders.warehouse.base import Warehouse
 
 if _folder := os.environ.get("LANDFALL_SOURCES"):
@@ -48,6 +49,12 @@ def open_access(
         connection.source_system, "access"
     ).open_access(connection, warehouse, options)
     return opened
+
+
+def consent_of(source_system: str) -> Consent:
+    """What the owner is asked for, of a source whose definition says so."""
+    found: Consent = _module(source_system, "consent").CONSENT
+    return found
 
 
 def _module(source_system: str, name: str) -> Any:

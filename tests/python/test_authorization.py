@@ -23,8 +23,8 @@ import pytest
 from landfall_sandbox.controls import Sandbox
 from loaders.settings.places import PROJECT_DIR
 from loaders.sources.connections import load_connection
-from loaders.sources.gmail.credentials import load_credentials
-from loaders.sources.gmail.options import SCOPES
+from loaders.sources.gmail.options import API, SCOPES
+from loaders.sources.google_credentials import find_credentials
 from loaders.warehouse.base import Warehouse
 
 from .conftest import Project
@@ -121,7 +121,7 @@ def test_a_stored_token_is_a_configured_connection(
     monkeypatch.delenv("SOURCES__GMAIL__ACCT1__API_BASE_URL")
     connection = load_connection("gmail", None)
     assert connection.name == "acct1"
-    credentials = load_credentials(connection)
+    credentials = find_credentials(connection, API).credentials
     assert credentials.valid
     assert credentials.refresh_token
 
@@ -272,7 +272,7 @@ def test_a_configured_connection_needs_no_options(
     assert person.authorise(browse, "--lock-wait", "1s")[0] == 0
     assert mode(mine) == "0o600"
     assert not stored_token(project).exists()
-    assert load_credentials(load_connection("gmail", None)).valid
+    assert find_credentials(load_connection("gmail", None), API).credentials.valid
 
 
 def test_a_token_that_cannot_be_written_is_one_line(project: Project, person: Person) -> None:

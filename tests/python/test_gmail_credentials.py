@@ -21,11 +21,11 @@ from loaders import errors
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
 from loaders.sources.connections import load_connection
-from loaders.sources.gmail.credentials import (
+from loaders.sources.gmail.options import API
+from loaders.sources.google_credentials import (
     ServiceAccountCredentials,
     UserCredentials,
     find_credentials,
-    load_credentials,
     write_private,
 )
 from loaders.warehouse.base import Warehouse
@@ -84,21 +84,21 @@ def test_the_first_that_is_configured_is_taken(
     key = write_json(project.directory / "key.json", info)
     default = write_json(project.directory / "adc.json", {**info, "client_email": "adc@a.example"})
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(default))
-    found = find_credentials(ACCT1)
+    found = find_credentials(ACCT1, API)
     assert (found.kind, found.origin) == ("application default credentials", str(default))
     configure(service_account_file=key)
-    assert find_credentials(ACCT1).kind == "service account"
+    assert find_credentials(ACCT1, API).kind == "service account"
     configure(subject="ann@example.com")
-    found = find_credentials(ACCT1)
+    found = find_credentials(ACCT1, API)
     assert (found.kind, found.origin) == ("service account for ann@example.com", str(key))
     stored = write_json(stored_token(project), token_info(server.base_url))
-    assert find_credentials(ACCT1).origin == str(stored)
+    assert find_credentials(ACCT1, API).origin == str(stored)
     mine = write_json(project.directory / "mine.json", token_info(server.base_url))
     configure(token_file=mine)
-    found = find_credentials(ACCT1)
+    found = find_credentials(ACCT1, API)
     assert (found.kind, found.origin) == ("authorised user", str(mine))
     configure(access_token="a-ready-token")
-    assert find_credentials(ACCT1).credentials.token == "a-ready-token"
+    assert find_credentials(ACCT1, API).credentials.token == "a-ready-token"
 
 
 def test_a_stored_token_makes_a_connection(project: Project, server: Sandbox) -> None:
@@ -129,7 +129,7 @@ def test_a_broken_file_is_one_line_with_the_next_step(
         path.write_text(content)
     configure(**{option: path})
     with pytest.raises(ConfigError) as refusal:
-        load_credentials(ACCT1)
+        find_credentials(ACCT1, API)
     message = str(refusal.value)
     assert str(path) in message
     assert "acct1" in message
@@ -145,7 +145,7 @@ def test_no_credentials_at_all_name_the_command(
 
     monkeypatch.setattr("google.auth.default", find_nothing)
     with pytest.raises(ConfigError, match=r"run\.py auth gmail --connection acct1"):
-        load_credentials(ACCT1)
+        find_credentials(ACCT1, API)
 
 
 # ---- refreshed ones last
@@ -158,7 +158,7 @@ def test_a_refreshed_token_is_written_back_to_its_file(
     info = token_info(server.base_url, type="authorized_user", quota_project_id="a-project")
     path = write_json(project.directory / "mine.json", info)
     path.chmod(0o644)
-    credentials = load_credentials(configure(token_file=path))
+    credentials = find_credentials(configure(token_file=path), API).credentials
     assert call(credentials, server) == 200
     after = read(path)
     assert after["token"] == credentials.token != info["token"]
@@ -166,7 +166,7 @@ def test_a_refreshed_token_is_written_back_to_its_file(
     kept = {key: value for key, value in after.items() if key not in ("token", "expiry")}
     assert kept == {key: value for key, value in info.items() if key not in ("token", "expiry")}
     assert oct(path.stat().st_mode & 0o777) == "0o600"
-    assert call(load_credentials(ACCT1), server) == 200
+    assert call(find_credentials(ACCT1, API).credentials, server) == 200
     assert server.stats()["requests"] == {"token": 1, "getProfile": 2}
 
 
@@ -176,7 +176,7 @@ def test_a_rotated_refresh_token_is_what_the_next_run_uses(
     path = write_json(stored_token(project), token_info(server.base_url, "rotating-runs"))
     tokens = ["rotating-runs"]
     for _ in range(3):
-        credentials = load_credentials(ACCT1)
+        credentials = find_credentials(ACCT1, API).credentials
         credentials.expiry = None
         credentials.token = None
         assert call(credentials, server) == 200
@@ -189,7 +189,7 @@ def test_a_link_stays_a_link(project: Project, server: Sandbox) -> None:
     path = stored_token(project)
     path.parent.mkdir()
     path.symlink_to(real)
-    assert call(load_credentials(ACCT1), server) == 200
+    assert call(find_credentials(ACCT1, API).credentials, server) == 200
     assert path.is_symlink()
     assert read(real)["token"] != token_info(server.base_url)["token"]
 
@@ -197,7 +197,7 @@ def test_a_link_stays_a_link(project: Project, server: Sandbox) -> None:
 def test_threads_that_share_credentials_refresh_once(project: Project, server: Sandbox) -> None:
     """The rotating token is good once: a second refresh of the same would end the run."""
     path = write_json(stored_token(project), token_info(server.base_url, "rotating-threads"))
-    credentials = load_credentials(ACCT1)
+    credentials = find_credentials(ACCT1, API).credentials
     server.settings(latency=0.05)
     start = threading.Barrier(12)
 
@@ -216,7 +216,7 @@ def test_threads_whose_token_the_api_refuses_do_not_each_refresh(
 ) -> None:
     """Not expired by the clock, but no good any more."""
     path = write_json(stored_token(project), token_info(server.base_url, "rotating-refused"))
-    credentials = load_credentials(ACCT1)
+    credentials = find_credentials(ACCT1, API).credentials
     assert call(credentials, server) == 200
     server.settings(tokens_expired=True, latency=0.05)
     server.reset_stats()
@@ -235,7 +235,7 @@ def test_threads_whose_token_the_api_refuses_do_not_each_refresh(
 
 def test_a_token_that_was_authorised_anew_is_left_alone(project: Project, server: Sandbox) -> None:
     path = write_json(stored_token(project), token_info(server.base_url))
-    credentials = load_credentials(ACCT1)
+    credentials = find_credentials(ACCT1, API).credentials
     anew = token_info(server.base_url, f"{CANARY}-another-consent")
     write_json(path, anew)
     assert call(credentials, server) == 200
@@ -249,7 +249,7 @@ def test_a_file_that_cannot_be_written_is_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = write_json(stored_token(project), token_info(server.base_url))
-    credentials = load_credentials(ACCT1)
+    credentials = find_credentials(ACCT1, API).credentials
 
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
@@ -301,7 +301,9 @@ def test_a_service_account_reads_the_mailbox_of_its_subject(
     project: Project, configure: Any, server: Sandbox
 ) -> None:
     key = write_json(project.directory / "key.json", service_account_info(server.base_url))
-    credentials = load_credentials(configure(service_account_file=key, subject="ann@example.com"))
+    credentials = find_credentials(
+        configure(service_account_file=key, subject="ann@example.com"), API
+    ).credentials
     assert isinstance(credentials, ServiceAccountCredentials)
     assert call(credentials, server) == 200
     assert server.stats()["requests"] == {"token": 1, "getProfile": 1}
@@ -315,7 +317,7 @@ def test_a_service_account_reads_the_mailbox_of_its_subject(
 def test_no_message_shows_what_a_refresh_brought(project: Project, server: Sandbox) -> None:
     path = write_json(stored_token(project), token_info(server.base_url, "rotating-redacted"))
     before = read(path)
-    assert call(load_credentials(ACCT1), server) == 200
+    assert call(find_credentials(ACCT1, API).credentials, server) == 200
     for token in (before, read(path)):
         for name in ("token", "refresh_token", "client_secret"):
             assert token[name] not in errors.redact(f"the answer was {token[name]}")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from loaders.settings.connection import Connection
 from loaders.sources.access import Access, AccessOptions, running_sandbox, say_which
 from loaders.sources.gmail.connection_check import MailboxCheck
-from loaders.sources.gmail.credentials import FoundCredentials, find_credentials
-from loaders.sources.gmail.options import SANDBOX_UNITS_PER_MINUTE, GmailConfig
+from loaders.sources.gmail.options import API, SANDBOX_UNITS_PER_MINUTE, GmailConfig
 from loaders.sources.gmail.source import GmailSource
+from loaders.sources.google_credentials import FoundCredentials, find_credentials
 from loaders.warehouse.base import Warehouse
 
 _NOT_CONFIGURED = """mail, because no mailbox is configured
@@ -28,7 +28,7 @@ def open_access(
         yield _access(
             connection,
             warehouse,
-            lambda: find_credentials(connection),
+            lambda: find_credentials(connection, API),
             lambda: GmailConfig.from_connection(connection),
         )
         return

@@ -18,7 +18,7 @@ from loaders.settings.proxies import by_proxy
 from loaders.sources.attempts import Again, Attempts
 from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.options import AUTHORISE, SCOPES, GmailConfig
-from loaders.sources.gmail.transport import BadAnswer, NotJson, NoToken, new_transport
+from loaders.sources.google_transport import BadAnswer, NotJson, NoToken, new_transport
 from loaders.sources.pacing import TokenBucket
 from loaders.sources.refusals import NotFound, RequestRefused, foreign_answer
 

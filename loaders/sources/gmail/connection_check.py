@@ -15,12 +15,12 @@ from loaders.settings.connection import Connection
 from loaders.sources.check_lines import CheckLines
 from loaders.sources.checking import NOT_KNOWN, ConnectionCheck
 from loaders.sources.gmail.client import PAGE_SIZE, GmailClient
-from loaders.sources.gmail.credentials import FoundCredentials
 from loaders.sources.gmail.identity import check_mailbox
 from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.gmail.position import Position
 from loaders.sources.gmail.sync import MESSAGES
-from loaders.sources.gmail.transport import BadAnswer, NoToken
+from loaders.sources.google_credentials import FoundCredentials
+from loaders.sources.google_transport import BadAnswer, NoToken
 from loaders.sources.refusals import NotFound
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored

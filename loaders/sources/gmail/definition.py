@@ -11,6 +11,7 @@ SOURCE = Definition(
     unit="messages",
     options=OPTIONS,
     lacks=("objects",),
+    has_consent=True,
     how_to_connect=AUTHORISE,
     variables_of_others=r"(?i)GMAIL_\w+|GOOGLE_APPLICATION_CREDENTIALS",
 )

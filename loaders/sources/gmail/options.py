@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
 from loaders.settings.options import check_options, one_of, read_options, section, within
+from loaders.sources.google_credentials import GoogleApi
 from loaders.sources.options import SourceOptions
 
 SCOPES = ("https://www.googleapis.com/auth/gmail.readonly",)
 AUTHORISE = "python loaders/run.py auth gmail --connection {connection}"
 """The command that gets a connection a token."""
+API = GoogleApi(SCOPES, AUTHORISE, "docs/gmail.md")
 FORMATS = ("full", "raw", "metadata")
 LABEL_CHANGES = ("defer", "refetch")
 

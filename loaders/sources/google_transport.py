@@ -1,4 +1,4 @@
-"""HTTP to Gmail: the answers of its API, and what comes in their place."""
+"""HTTP to Google's APIs: their answers, and what comes in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""google-auth credentials of a Gmail connection: where they are found, and that they last."""
+"""google-auth credentials of a connection: where they are found, and that they last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,32 @@ import google.oauth2.service_account
 
 from loaders.errors import ConfigError, register_secret
 from loaders.settings.connection import Connection
+from loaders.settings.options import section
 from loaders.settings.places import PROJECT_DIR, shown, token_path
-from loaders.sources.gmail.options import AUTHORISE, SCOPES
 
 logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class GoogleApi:
+    """What a source asks Google for, and where a person reads more of it."""
+
+    scopes: tuple[str, ...]
+    authorise: str
+    """The command that gets a connection a token, with `{connection}` in it."""
+    page: str
+    """Of the documentation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Consent:
+    """What an owner is asked for, and how its token is tried."""
+
+    api: GoogleApi
+    what: str
+    """The owner's, as a person calls it."""
+    prove: Callable[[Connection, Any], str]
+    """Uses the credentials, and returns a line that says whose data they open."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +58,8 @@ class FoundCredentials:
     origin: str
 
 
-def load_credentials(connection: Connection) -> Any:
-    """google-auth credentials of a connection; see find_credentials."""
-    return find_credentials(connection).credentials
-
-
-def find_credentials(connection: Connection) -> FoundCredentials:
-    """The credentials of a connection, safe to share between threads.
+def find_credentials(connection: Connection, api: GoogleApi) -> FoundCredentials:
+    """The credentials of a connection to an API, safe to share between threads.
 
     In this order: `access_token`; `token_file` (authorised user, as gcloud and
     google-auth-oauthlib write it), or the token that `run.py auth` has stored;
@@ -56,13 +73,13 @@ def find_credentials(connection: Connection) -> FoundCredentials:
         )
     path = token_file(connection)
     if connection.get("token_file") or path.exists():
-        with _explained(f"{shown(path)} is not a token", AUTHORISE, connection):
+        with _explained(f"{shown(path)} is not a token", api.authorise, connection):
             return FoundCredentials(UserCredentials.read(path), "authorised user", shown(path))
     if connection.get("service_account_file"):
-        return _service_account(connection)
-    with _explained("no credentials found", f"{AUTHORISE}, or see docs/gmail.md", connection):
+        return _service_account(connection, api)
+    with _explained("no credentials found", f"{api.authorise}, or see {api.page}", connection):
         return FoundCredentials(
-            google.auth.default(scopes=SCOPES)[0],
+            google.auth.default(scopes=api.scopes)[0],
             "application default credentials",
             os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "gcloud or this machine"),
         )
@@ -159,7 +176,7 @@ class UserCredentials(_SharedCredentials, google.oauth2.credentials.Credentials)
             self._kept = self.refresh_token
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning(
-                "gmail: %s: the refreshed token could not be stored (%s);"
+                "%s: the refreshed token could not be stored (%s);"
                 " make the file and its directory writable",
                 self._path,
                 type(error).__name__,
@@ -171,17 +188,17 @@ class ServiceAccountCredentials(_SharedCredentials, google.oauth2.service_accoun
     """A service account, which gets itself a new token for each run."""
 
 
-def _service_account(connection: Connection) -> FoundCredentials:
+def _service_account(connection: Connection, api: GoogleApi) -> FoundCredentials:
     path = local_path(connection.get("service_account_file"))
     subject = connection.get("subject")
-    step = "see service_account_file in [sources.gmail.{connection}]"
+    step = f"see service_account_file in [{section(connection)}]"
     with _explained(f"{shown(path)} is not a service account's key", step, connection):
         info = json.loads(path.read_text())
         if not isinstance(info, dict):
             raise ValueError("expected a JSON object")
         register_secret(str(info.get("private_key")))
         credentials = ServiceAccountCredentials.from_service_account_info(  # type: ignore[no-untyped-call]
-            info, scopes=SCOPES, subject=subject
+            info, scopes=api.scopes, subject=subject
         )
     kind = f"service account for {subject}" if subject else "service account"
     return FoundCredentials(credentials, kind, shown(path))
@@ -193,4 +210,5 @@ def _explained(problem: str, next_step: str, connection: Connection) -> Iterator
         yield
     except (OSError, ValueError, google.auth.exceptions.GoogleAuthError) as error:
         step = next_step.format(connection=connection.name)
-        raise ConfigError(f"gmail: {problem} ({type(error).__name__}); {step}") from error
+        source = connection.source_system
+        raise ConfigError(f"{source}: {problem} ({type(error).__name__}); {step}") from error
