@@ -108,5 +108,5 @@ def _next_run(source: ListSource, position: ListPosition | None) -> str:
     known = f"known up to {position.until:%Y-%m-%d %H:%M} UTC" if position.until else "empty so far"
     if position.is_open:
         return f"{known}: the next run goes on reading"
-    is_whole = source.is_whole_due(position, source.client.served_at)
+    is_whole = source.is_whole_due(position)
     return f"{known}: the next run {'reads it whole' if is_whole else 'is incremental'}"

@@ -86,7 +86,7 @@ class ListPosition(StoredPosition):
     is_open: bool = False
     """Whether a list is being read; the fields below are about that one."""
     begun_at: dt.datetime | None = None
-    """By the API's clock, or this machine's if that is behind."""
+    """When its first page was read."""
     since: dt.datetime | None = None
     """What was changed from then on is in it; None for a whole one."""
     after: str | None = None
@@ -148,14 +148,14 @@ class ListSource(EngineSource):
     def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:
         """When an object came into being. Raises ValueError where it does not say."""
         try:
-            return self.created(payload)
+            return _aware(self.created(payload))
         except _NOT_UNDERSTOOD as error:
             raise ValueError(f"{self.source_system} {item.object_type} without a time") from error
 
     def changed_at(self, value: Mapping[str, Any]) -> dt.datetime | None:
         """When an object was changed; None where it does not say."""
         try:
-            return self.changed(value)
+            return _aware(self.changed(value))
         except _NOT_UNDERSTOOD:
             return None
 
@@ -185,11 +185,9 @@ class ListSource(EngineSource):
             try:
                 for observed_at, page in self.pages(request, object_type, since, after):
                     for text, value in page.objects:
-                        item = Observed(object_type, text, observed_at, value["id"], value=value)
-                        at = self.created_at(item, value)
-                        if at is None or ((since or at) <= at and (until is None or at < until)):
+                        if self._is_between(value, since, until):
                             yield Listed(1)
-                            yield item
+                            yield Observed(object_type, text, observed_at, value["id"], None, value)
                     now = {"dates": dates, "after": page.after}
                     yield Cursor(stream, now, request.clock.now())
             except _OF_ONE_TYPE as error:
@@ -199,7 +197,7 @@ class ListSource(EngineSource):
         self, value: Mapping[str, Any], since: dt.datetime | None, until: dt.datetime | None
     ) -> bool:
         try:
-            at = self.created(value)
+            at = _aware(self.created(value))
         except _NOT_UNDERSTOOD:
             return True  # it is set aside, which is not for this run to hide
         return (since is None or at >= since) and (until is None or at < until)
@@ -371,10 +369,17 @@ class ListSource(EngineSource):
         overlap = dt.timedelta(seconds=self._lists.overlap_seconds)
         return None if moment is None else moment - overlap
 
-    def is_whole_due(self, position: ListPosition, now: dt.datetime) -> bool:
+    def now(self) -> dt.datetime:
+        """The time by the API's clock, or by this machine's if that is behind."""
+        return min(self.client.served_at, dt.datetime.now(dt.UTC))
+
+    def is_whole_due(self, position: ListPosition) -> bool:
         """Whether a list is to be read whole again."""
-        age = None if position.whole_at is None else now - position.whole_at
-        return age is None or age >= dt.timedelta(hours=self._lists.whole_hours)
+        if position.whole_at is None:
+            return True
+        # By a clock that was ahead it would never be.
+        whole = dt.timedelta(hours=self._lists.whole_hours)
+        return not dt.timedelta() <= self.now() - position.whole_at < whole
 
 
 class _Reading:
@@ -415,20 +420,23 @@ class _Reading:
     def _begin(self) -> ListPosition:
         """Where the type goes on from: a list under way, or the beginning of one."""
         before, options, clock = self._before, self._request.options, self._request.clock
-        now = min(self._source.client.served_at, dt.datetime.now(dt.UTC))
+        is_held = any(True for _ in self._request.stored.held_ids(self._type))
         if before is not None and before.is_open and not (options.full_resync and before.since):
             position = before
         else:
-            position = before or ListPosition(self._account)
-            is_whole = options.full_resync or self._source.is_whole_due(position, now)
+            position = dataclasses.replace(
+                before or ListPosition(None),
+                account=self._account or (before.account if before else None),
+            )
+            is_whole = options.full_resync or self._source.is_whole_due(position)
             position = dataclasses.replace(
                 position,
                 is_open=True,
-                begun_at=now,
+                begun_at=None,
                 since=None if is_whole else self._source.overlap_of(position.until),
                 after=None,
                 reached=None,
-                resync_from=clock.now() if before is not None and is_whole else None,
+                resync_from=clock.now() if is_held and is_whole else None,
             )
         mode = _MODES[(position.since is None) + (position.resync_from is not None)]
         outcome = self._request.outcome
@@ -465,7 +473,7 @@ class _Reading:
     def _met(self, position: ListPosition, page: ListPage) -> ListPosition:
         """The position after a page."""
         times = {self._named(value): self._source.changed_at(value) for _, value in page.objects}
-        begun_at = position.begun_at or dt.datetime.min.replace(tzinfo=dt.UTC)
+        begun_at = position.begun_at or self._source.now()
         reached = _latest(
             position.reached, *(at for at in times.values() if at is not None and at <= begun_at)
         )
@@ -475,7 +483,11 @@ class _Reading:
             if at is not None and since is not None and at >= since:
                 seen[named] = None
         return dataclasses.replace(
-            position, after=page.after, reached=reached, seen=tuple(seen)[-_MAX_SEEN:]
+            position,
+            begun_at=begun_at,
+            after=page.after,
+            reached=reached,
+            seen=tuple(seen)[-_MAX_SEEN:],
         )
 
     def _finished(self, position: ListPosition) -> ListPosition:
@@ -483,7 +495,7 @@ class _Reading:
         until = _latest(position.until, position.reached)
         since = self._source.overlap_of(until)
         return dataclasses.replace(
-            ListPosition(self._account),
+            ListPosition(position.account),
             until=until,
             whole_at=position.whole_at if position.since is not None else position.begun_at,
             seen=tuple(named for named in position.seen if since and _moment_of(named) >= since),
@@ -506,6 +518,11 @@ class _Reading:
     def _named(self, value: Mapping[str, Any]) -> str:
         at = self._source.changed_at(value)
         return f"{at.isoformat() if at else ''} {value['id']}"
+
+
+def _aware(moment: dt.datetime) -> dt.datetime:
+    """A time without a zone is UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def _latest(*moments: dt.datetime | None) -> dt.datetime | None:

@@ -28,10 +28,10 @@ from hypothesis import strategies as st
 from landfall_sandbox.controls import Sandbox
 from loaders.errors import AskedToPause, ForeignAnswer, SourceError, TransientSourceError
 from loaders.objects.items import ObservationClock
+from loaders.sources import rest
 from loaders.sources.contract import FetchOptions, FetchRequest, Usage
 from loaders.sources.pacing import TokenBucket
 from loaders.sources.refusals import KeyRefused, PermissionDenied, RequestRefused
-from loaders.sources.stripe import client as client_module
 from loaders.sources.stripe import listing as listing_module
 from loaders.sources.stripe.client import Page, StripeClient
 from loaders.sources.stripe.events import read_windows
@@ -146,7 +146,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     def new_bucket(units: float, largest: float, *, seconds: float) -> TokenBucket:
         return TokenBucket(units, largest, clock, seconds)
 
-    monkeypatch.setattr(client_module, "TokenBucket", new_bucket)
+    monkeypatch.setattr(rest, "TokenBucket", new_bucket)
     return clock
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import http.server
 import json
+import random
 import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from .conftest import Project
+from loaders.ingestion.ingest import Ingestion, IngestOptions
+from loaders.warehouse.base import Warehouse
+
+from .conftest import Project, Run, assert_accounted, run_ingestion, stored
+from .sources.tickets.access import Options, new_source
 
 pytestmark = [pytest.mark.usefixtures("own_secrets"), pytest.mark.timeout(600)]
 
@@ -33,6 +38,8 @@ class HelpDesk(http.server.ThreadingHTTPServer):
         self.broken: set[str] = set()
         self.team = "one"
         self.asked: list[str] = []
+        self.before_page: Callable[[], None] = lambda: None
+        """Called before a page is made: a list may move while it is read."""
         self._minutes = 0
 
     @property
@@ -50,6 +57,7 @@ class HelpDesk(http.server.ThreadingHTTPServer):
         if path == "/me":
             return 200, {"team": self.team}
         if path == "/tickets":
+            self.before_page()
             since = asked.get("updated_since", "")
             found = [one for one in self.tickets.values() if one["updated"] >= since]
             found.sort(key=lambda one: (one["updated"], one["id"]))
@@ -215,6 +223,55 @@ def test_dates_dead_letters_and_another_account(run: Runner, desk: HelpDesk) -> 
     desk.team = "two"
     assert "another account" in run("tickets", code=1)
     assert run.stored == desk.tickets
+
+
+@pytest.mark.usefixtures("core_build")
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_meanwhile_the_last_run_holds_what_is_there(
+    warehouse: Warehouse, desk: HelpDesk, seed: int
+) -> None:
+    """Tickets come, change and go before, between and while runs read, bounded or not."""
+    chance = random.Random(seed)
+
+    def live() -> None:
+        for _ in range(chance.randrange(3)):
+            ids = sorted(desk.tickets)
+            match chance.randrange(4):
+                case 0:
+                    desk.put(f"n{len(desk.asked)}.{chance.random()}")
+                case 1 | 2:
+                    desk.put(chance.choice(ids), subject=str(chance.random()))
+                case _:
+                    del desk.tickets[chance.choice(ids)]
+
+    def run(**options: Any) -> Run:
+        return run_ingestion(
+            Ingestion(
+                warehouse,
+                lambda: new_source("desk", Options(token=TOKEN, api_base_url=desk.url)),
+                source_system="tickets",
+                connection_name="desk",
+                options=IngestOptions(accept_deletions=True, **options),
+            )
+        )
+
+    desk.before_page = live
+    for _ in range(5):
+        live()
+        bound = chance.choice([None, 4, 15])
+        ended = run(max_objects=bound, full_resync=chance.random() < 0.2)
+        assert ended.error is None
+        assert_accounted(ended.telemetry)
+    desk.before_page = lambda: None
+    while run().telemetry["has_more"]:
+        pass
+    run(full_resync=True)
+    rows = stored(warehouse).values()
+    held = {
+        row["external_id"]: json.loads(row["payload"]) for row in rows if row["deleted_at"] is None
+    }
+    assert held == desk.tickets
+    assert run().counts == {}
 
 
 def test_what_it_cannot_do_or_is_not_told_is_one_line(run: Runner) -> None:
