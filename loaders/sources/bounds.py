@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 
 class Bounds:
@@ -35,6 +35,14 @@ class Bounds:
                 granted = min(granted, self._left)
             self._left = max(0, self._left - granted)
         return granted
+
+    def granted(self, ids: Iterable[str]) -> Iterator[str]:
+        """Ids one by one, as many as may be read."""
+        for object_id in ids:
+            if not self.take(1):
+                self.reach()
+                return
+            yield object_id
 
     def give_back(self, count: int) -> None:
         """So many were not there after all; of a negative number more than were asked for."""

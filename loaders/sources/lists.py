@@ -333,15 +333,8 @@ class ListSource(EngineSource):
                 return observed_at, None, error
             return observed_at, element, None
 
-        def within_bounds() -> Iterator[str]:
-            for key in ids:
-                if not request.bounds.take(1):
-                    request.bounds.reach()
-                    return
-                yield key
-
         reader = ReadAhead(self._pool, request, self._options.workers, one)
-        for key, (observed_at, element, error) in reader.run(within_bounds()):
+        for key, (observed_at, element, error) in reader.run(request.bounds.granted(ids)):
             attempted.add(key)
             if error is not None:
                 if failed.is_to_blame(key, error):

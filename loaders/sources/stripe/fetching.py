@@ -70,18 +70,10 @@ class Fetcher:
         workers = self._client.config.workers
         one = functools.partial(self.reader.one, kind)
         reader = ReadAhead(self._pool, self._request, workers, one)
-        for object_id, read in reader.run(self._within_bounds(ids)):
+        for object_id, read in reader.run(self._request.bounds.granted(ids)):
             yield from self.settle(kind, [read], held)
             if attempted is not None:
                 attempted.add(object_id)
-
-    def _within_bounds(self, ids: Iterable[str]) -> Iterator[str]:
-        bounds = self._request.bounds
-        for object_id in ids:
-            if not bounds.take(1):
-                bounds.reach()
-                return
-            yield object_id
 
     def settle(self, kind: Kind, reads: Iterable[Read], held: Held | None = None) -> Iterator[Item]:
         """What became of objects that were read; with `held`, of what is not there any more."""
