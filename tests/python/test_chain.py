@@ -41,7 +41,7 @@ from .conftest import (
     run_scripted,
     stored,
 )
-from .test_faults_warehouse import die_when_normalized
+from .faults_warehouse.test_packages import die_when_normalized
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,8 @@ from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.pacing import TokenBucket
 from loaders.sources.refusals import NotFound, RequestRefused
 
-from .test_stripe_client import PAUSES, Clock, Waits, new_request
+from .stripe_client.conftest import Clock, Waits, new_request
+from .stripe_client.test_retries import PAUSES
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -20,8 +20,8 @@ from loaders.sources.stripe.kinds import INVOICE, KINDS
 from loaders.sources.stripe.listing import Listing
 from loaders.sources.stripe.reading import Reader, slices
 
+from .stripe_client.conftest import Clock, Waits, new_client, new_request, refusal
 from .test_faults_gmail import nobody_accepts
-from .test_stripe_client import Clock, Waits, new_client, new_request, refusal
 
 pytestmark = pytest.mark.timeout(60)
 

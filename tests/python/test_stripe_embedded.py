@@ -16,8 +16,9 @@ from loaders.sources.stripe.kinds import INVOICE, INVOICE_LINE, KINDS, Kind
 from loaders.sources.stripe.position import Slice
 from loaders.sources.stripe.reading import Read, Reader
 
-from .test_stripe_client import Answer, Server, as_text, new_client, new_request
-from .test_stripe_client import server as server
+from .stripe_client.conftest import Answer, Server, new_client, new_request
+from .stripe_client.conftest import server as server
+from .stripe_client.test_bodies import as_text
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -16,8 +16,8 @@ from loaders.sources.stripe.reading import Reader
 from loaders.warehouse.base import Warehouse
 
 from .conftest import run_stripe
-from .test_stripe_client import Answer, Server, new_client, new_request
-from .test_stripe_client import server as server
+from .stripe_client.conftest import Answer, Server, new_client, new_request
+from .stripe_client.conftest import server as server
 from .test_stripe_sync import account as account
 from .test_stripe_sync import assert_mirrors, completed, rows
 

@@ -1,0 +1,1 @@
+"""Stripe's client: pacing, retries, what refusals become, bodies as they came; and the listing."""
