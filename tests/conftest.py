@@ -23,7 +23,7 @@ _EXTENDED = (
     "python/test_kill_*.py",
     "python/test_*_property.py",
     "python/test_upgrade.py",
-    "peers/*.py",
+    "peers/**/*.py",
 )
 _EMULATOR_SMOKE = _TESTS / "peers" / "test_bigquery.py"
 

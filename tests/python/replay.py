@@ -3,7 +3,7 @@
 dbt needs a second to send what DuckDB does in milliseconds, and most tests of a sync are about
 what it brings, not about who sends the MERGE. Recording takes a real build; where a replayed
 statement fails or an acceptance test finds something, dbt itself builds, and says what is wrong.
-Its own way is proved by test_merge, test_hooks, test_acceptance, test_cli and on the emulator.
+Its own way is proved by test_merge, test_hooks, test_acceptance, cli and on the emulator.
 """
 
 from __future__ import annotations

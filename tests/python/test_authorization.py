@@ -27,9 +27,9 @@ from loaders.sources.gmail.options import API, SCOPES
 from loaders.sources.google_credentials import find_credentials
 from loaders.warehouse.base import Warehouse
 
+from .cli.conftest import one_line, run_main
 from .conftest import Project
 from .oauth_files import CANARY, client_secrets_info, token_info, write_json
-from .test_cli import one_line, run_main
 
 Answer = Callable[[str], str]
 pytestmark = pytest.mark.usefixtures("own_secrets")

@@ -12,9 +12,10 @@ import pytest
 from landfall_sandbox.controls import Sandbox
 from loaders.warehouse.base import Warehouse
 
+from .cli.conftest import configure, one_line, run_main
+from .cli.test_commands import held_by_another_process
 from .conftest import Project, count, run_gmail
 from .oauth_files import CANARY, service_account_info, token_info, write_json
-from .test_cli import configure, held_by_another_process, one_line, run_main
 
 pytestmark = pytest.mark.usefixtures("own_secrets")
 

@@ -25,9 +25,9 @@ from loaders.settings.connection import Connection
 from loaders.transform import views
 from loaders.warehouse.base import Warehouse
 
+from .cli.conftest import one_line, run_main
 from .conftest import Project, event_types, events, prepared, run_scripted
 from .replay import Recorded, violations
-from .test_cli import one_line, run_main
 from .test_monitoring import DAY, HOUR, HOURLY, Log, states_of
 
 TWO_HOURS, TEN_YEARS = dt.timedelta(hours=2), dt.timedelta(days=3_650)

@@ -20,8 +20,8 @@ from loaders.sources.stripe.options import StripeConfig
 from loaders.upsert import upsert_objects
 from loaders.warehouse.base import Warehouse
 
+from .cli.conftest import configure, one_line, run_main
 from .conftest import STRIPE_KEY, Project, events, on_both_targets
-from .test_cli import configure, one_line, run_main
 
 CANARY = "canary-value-5e1d"
 MISTAKES = {

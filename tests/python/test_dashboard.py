@@ -25,8 +25,8 @@ from tests.dashboard.past_runs import write_month, write_run
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 
+from .cli.conftest import one_line, run_main
 from .conftest import HOSTILE_TEXTS, Project, _project, on_both_targets, prepared, run_gmail
-from .test_cli import one_line, run_main
 
 pytestmark = pytest.mark.slow
 

@@ -23,6 +23,7 @@ from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 from loaders.warehouse.dead_letters import DeadLetter, drop, find_letter, forget, open_letters
 
+from .cli.conftest import one_line, run_main
 from .conftest import (
     MAILBOX_SIZE,
     Project,
@@ -33,7 +34,6 @@ from .conftest import (
     run_stripe,
 )
 from .conftest import stored as stored_objects
-from .test_cli import one_line, run_main
 from .test_upsert_objects import refuse_widget
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)

@@ -18,8 +18,8 @@ from loaders.jobs.job import Job
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
 
+from .cli.conftest import one_line, run_main
 from .conftest import MAILBOX_SIZE, Project, event_types
-from .test_cli import one_line, run_main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -29,6 +29,7 @@ from loaders.upsert import upsert_objects
 from loaders.warehouse.base import Warehouse
 from tests.peers.gate import Gate
 
+from .cli.conftest import one_line, run_main
 from .conftest import (
     EMULATOR,
     Project,
@@ -42,7 +43,6 @@ from .conftest import (
     run_scripted,
     stored,
 )
-from .test_cli import one_line, run_main
 
 CANARY = "canary-content-7f3a"
 ACME = ("acme", "acct1")

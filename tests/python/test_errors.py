@@ -10,7 +10,7 @@ from loaders.errors import LONGEST_TEXT, UsageError, WarehouseError, redact, wit
 from loaders.upkeep.erasing import Erasure, Selection
 from loaders.warehouse.base import Warehouse
 
-from .test_cli import one_line, run_main
+from .cli.conftest import one_line, run_main
 
 CANARY = "cAn4ryDearDiary"
 NUMBER = 7654321987654321

@@ -32,9 +32,9 @@ from loaders.warehouse.base import Warehouse
 from tests.peers.install import PeerUnavailable
 from tests.peers.missing import unavailable
 
+from .cli.conftest import one_line, run_main
 from .conftest import Project, events
 from .oauth_files import CANARY, service_account_info, token_info, write_json
-from .test_cli import one_line, run_main
 
 OPTION = "SOURCES__GMAIL__ACCT1__{}"
 ACCT1 = Connection("gmail", "acct1")

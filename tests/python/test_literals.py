@@ -16,6 +16,7 @@ from loaders.warehouse.base import Warehouse
 from loaders.warehouse.duckdb_file import DuckDBWarehouse
 from tests.peers.gate import Gate
 
+from .cli.conftest import run_main
 from .conftest import (
     EMULATOR,
     HOSTILE_TEXTS,
@@ -28,7 +29,6 @@ from .conftest import (
     run_scripted,
     stored,
 )
-from .test_cli import run_main
 from .test_poison import characters, drawn
 
 pytestmark = pytest.mark.slow

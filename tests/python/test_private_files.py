@@ -15,8 +15,8 @@ from loaders.jobs.event_log import log_event, spool_dir
 from loaders.settings.private_files import made_private
 from loaders.warehouse.base import Warehouse
 
+from .cli.conftest import run_main
 from .conftest import Project
-from .test_cli import run_main
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,9 @@ from loaders.warehouse.contents import Stored
 from loaders.warehouse.dead_letters import open_letters
 from tests.data.make_warehouse import CONFIG
 
+from .cli.conftest import run_main
 from .conftest import Project, event_types, run_gmail, run_stripe
 from .test_bootstrap import documented, present
-from .test_cli import run_main
 from .test_dead_letters import new_landing
 
 pytestmark = pytest.mark.slow

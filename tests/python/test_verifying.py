@@ -26,8 +26,8 @@ from loaders.upkeep.verifying import Report, Verification, VerificationFailed
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 
+from .cli.conftest import run_main
 from .conftest import Project, events, gmail_source, prepared, run_gmail, run_stripe, stripe_source
-from .test_cli import run_main
 from .test_dead_letters import put_letter
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("core_build")]

@@ -13,8 +13,8 @@ import pytest
 from loaders.monitoring.alerts import incidents, messages, watch
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
+from tests.python.cli.conftest import run_main
 from tests.python.conftest import Project
-from tests.python.test_cli import run_main
 
 from .conftest import DOWN, SUBJECT, Receiver, log_run, run_job, state, told
 

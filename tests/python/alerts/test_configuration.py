@@ -8,8 +8,8 @@ from landfall_sandbox.controls import Sandbox
 from loaders.errors import ConfigError
 from loaders.monitoring.alerts import channels
 from loaders.sources.check_lines import CheckLines
+from tests.python.cli.conftest import one_line, run_main
 from tests.python.conftest import Project
-from tests.python.test_cli import one_line, run_main
 
 from .conftest import TOKEN, Receiver
 

@@ -16,8 +16,9 @@ from loaders.monitoring.alerts import channels, incidents, job_end, messages
 from loaders.monitoring.alerts.delivery import Delivery
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
+from tests.python.cli.conftest import one_line, run_main
+from tests.python.cli.test_commands import held_by_another_process
 from tests.python.conftest import Project, event_types
-from tests.python.test_cli import held_by_another_process, one_line, run_main
 
 from .conftest import DOWN, TOKEN, Receiver, marks, rows, run_job
 

@@ -16,8 +16,8 @@ from loaders.jobs.job import LeaseLost
 from loaders.jobs.names import job_name_for
 from loaders.monitoring.alerts import channels, incidents, job_end, watch
 from loaders.warehouse.base import Warehouse
+from tests.python.cli.conftest import run_main
 from tests.python.conftest import on_both_targets
-from tests.python.test_cli import run_main
 
 from .conftest import DOWN, SUBJECT, TOKEN, Receiver, log_run, marks, rows, run_job, told
 

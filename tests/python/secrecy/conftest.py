@@ -14,12 +14,12 @@ import pytest
 from landfall_sandbox.controls import Sandbox
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
+from tests.python.cli.conftest import run_main
 from tests.python.conftest import Project
 from tests.python.oauth_files import (
     token_info,
     write_json,
 )
-from tests.python.test_cli import run_main
 
 WORD = "cAn4ry77c1e0Secret"
 """In every secret; what stands around it differs."""

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from landfall_sandbox.controls import Sandbox
+from tests.python.cli.conftest import run_main
 from tests.python.conftest import Project
 from tests.python.oauth_files import (
     write_json,
 )
-from tests.python.test_cli import run_main
 
 from .conftest import SECRET, fault
 

@@ -20,11 +20,11 @@ from loaders.jobs.event_log import log_event
 from loaders.settings.target import load_target
 from loaders.transform import invocation
 from loaders.warehouse.base import Warehouse
+from tests.python.cli.conftest import run_main
 from tests.python.conftest import Project, events
 from tests.python.oauth_files import (
     service_account_info,
 )
-from tests.python.test_cli import run_main
 
 from .conftest import CONTENT, SECRET, WORD, files_below, leaks
 

@@ -13,6 +13,7 @@ from loaders.errors import register_secret
 from loaders.jobs.event_log import log_event
 from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
+from tests.python.cli.conftest import run_main
 from tests.python.conftest import Project, event_types, events
 from tests.python.oauth_files import (
     client_secrets_info,
@@ -20,7 +21,6 @@ from tests.python.oauth_files import (
     write_json,
 )
 from tests.python.test_authorization import browse
-from tests.python.test_cli import run_main
 
 from .conftest import CONTENT, SECRET, WORD, Canaries, bypass_proxies, fault, files_below, leaks
 

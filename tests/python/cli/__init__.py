@@ -1,0 +1,1 @@
+"""The command line: its help, its one clear line for whatever is wrong, its exit codes."""
