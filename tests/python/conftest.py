@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import duckdb
 import pytest
 import yaml
 
@@ -35,12 +36,13 @@ from loaders.transform import bootstrap, dbt_build
 from loaders.transform.invocation import release_file
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
+from loaders.warehouse.duckdb_file import DuckDBWarehouse
 from loaders.warehouse.opening import open_warehouse
 from tests.peers.datasets import Datasets
 from tests.peers.emulator import Emulator
 from tests.peers.gate import Gate
 
-from . import replay
+from . import held_file, replay
 
 TARGET = f"pytest-{os.getpid()}"
 """A dbt target of this process: its parse cache is nobody else's."""
@@ -101,6 +103,7 @@ class File:
     copies: Path
 
     def empty(self) -> None:
+        held_file.let_go()
         shutil.rmtree(self.path.parent, ignore_errors=True)
         self.path.parent.mkdir(parents=True)
 
@@ -108,11 +111,13 @@ class File:
         return self.copy(name).exists()
 
     def save(self, name: str) -> None:
+        held_file.let_go()
         release_file()
         self.copies.mkdir(exist_ok=True)
         shutil.copy(self.path, self.copy(name))
 
     def restore(self, name: str) -> None:
+        held_file.let_go()
         shutil.copy(self.copy(name), self.path)
 
     def copy(self, name: str) -> Path:
@@ -150,6 +155,7 @@ class Project:
         self, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line in a process of its own."""
+        held_file.let_go()
         return subprocess.run(
             [sys.executable, str(PROJECT_DIR / "loaders" / "run.py"), *arguments],
             env={**os.environ, **(environment or {})},
@@ -163,6 +169,7 @@ class Project:
         """Run a plain dbt command in this process, as a person would type it."""
         from dbt.cli.main import dbtRunner
 
+        held_file.let_go()
         try:
             return dbtRunner().invoke(
                 [
@@ -263,6 +270,7 @@ def _project(
     outputs[EMULATOR_TARGET] = outputs.pop("emulator")
     project.profiles.write_text(yaml.safe_dump(profile))
     yield project
+    held_file.let_go()
     release_file()
 
 
@@ -307,7 +315,22 @@ def recorded(workspace: Path, bootstrapped_file: Path) -> replay.Recorded:
 
 
 @pytest.fixture
-def merge_only(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
+def stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warehouse's file, once opened by the loaders, is open until the test's end."""
+    connect = DuckDBWarehouse._connect_unlocked
+
+    def connect_and_hold(warehouse: DuckDBWarehouse) -> duckdb.DuckDBPyConnection:
+        connection = connect(warehouse)
+        held_file.hold(warehouse.target.path)
+        return connection
+
+    monkeypatch.setattr(DuckDBWarehouse, "_connect_unlocked", connect_and_hold)
+
+
+@pytest.fixture
+def merge_only(
+    monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded, stays_open: None
+) -> None:
     """Runs build raw_objects and test nothing: for what a sync brings."""
     monkeypatch.setattr(
         dbt_build, "build", replay.build(recorded, dbt_build.build, with_tests=False)
@@ -321,13 +344,15 @@ def merge_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_build(monkeypatch: pytest.MonkeyPatch, stays_open: None) -> None:
     """Runs land, and neither merge nor check: for what a run does besides."""
     monkeypatch.setattr(dbt_build, "build", lambda *_, **__: dbt_build.BuildResult())
 
 
 @pytest.fixture
-def core_build(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
+def core_build(
+    monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded, stays_open: None
+) -> None:
     """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
     monkeypatch.setattr(
         dbt_build, "build", replay.build(recorded, dbt_build.build, with_tests=True)
