@@ -328,9 +328,7 @@ def stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def merge_only(
-    monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded, stays_open: None
-) -> None:
+def merge_only(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
     """Runs build raw_objects and test nothing: for what a sync brings."""
     monkeypatch.setattr(
         dbt_build, "build", replay.build(recorded, dbt_build.build, with_tests=False)
@@ -344,15 +342,13 @@ def merge_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_build(monkeypatch: pytest.MonkeyPatch, stays_open: None) -> None:
+def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs land, and neither merge nor check: for what a run does besides."""
     monkeypatch.setattr(dbt_build, "build", lambda *_, **__: dbt_build.BuildResult())
 
 
 @pytest.fixture
-def core_build(
-    monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded, stays_open: None
-) -> None:
+def core_build(monkeypatch: pytest.MonkeyPatch, recorded: replay.Recorded) -> None:
     """Runs build raw_objects and the acceptance tests only: the marts are not their matter."""
     monkeypatch.setattr(
         dbt_build, "build", replay.build(recorded, dbt_build.build, with_tests=True)

@@ -372,6 +372,36 @@ def test_a_run_that_lost_its_lease_lands_nothing_more(
     assert states(warehouse)[ingestion.job.correlation_id] == "failed"
 
 
+@pytest.mark.slow
+def test_the_file_is_not_held_while_the_api_is_waited_for(
+    project: Project, merge_only: None
+) -> None:
+    """A first run, whose bootstrap went through dbt: dbt-duckdb would keep the file open."""
+    held: list[bool] = []
+
+    def source() -> ScriptedSource:
+        held.append(is_locked(project))
+        return ScriptedSource([Observed("widget", '{"id": "a"}', at(1), "a")])
+
+    ingestion = Ingestion(
+        project.open_warehouse(),
+        source,
+        source_system="acme",
+        connection_name="acct1",
+        options=IngestOptions(),
+    )
+    assert run_ingestion(ingestion).error is None
+    held.append(is_locked(project))
+    assert held == [False, False]
+
+
+def is_locked(project: Project) -> bool:
+    """Whether this process holds the file: its lock would keep any other one out."""
+    code = f"import duckdb; duckdb.connect({str(project.duckdb_path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    return b"lock" in done.stderr
+
+
 @contextlib.contextmanager
 def run_process(
     *arguments: str, environment: dict[str, str] | None = None

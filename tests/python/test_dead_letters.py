@@ -404,8 +404,13 @@ AT_ONCE = 3
 
 
 @pytest.fixture
-def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(letters_of, "TEXTS_AT_ONCE", AT_ONCE)
+    # A million objects, dbt's for the most part, are not worth a look for each letter.
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def texts_alive() -> int:

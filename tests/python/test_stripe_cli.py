@@ -20,7 +20,10 @@ from loaders.warehouse.base import Warehouse
 from .conftest import Project, count, event_types, events
 from .test_cli import configure, one_line, run_main
 
-pytestmark = [pytest.mark.usefixtures("core_build", "own_secrets"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.usefixtures("core_build", "stays_open", "own_secrets"),
+    pytest.mark.timeout(300),
+]
 
 KEY = "rk_test_canary5e1dDoNotPrint0123456789"
 PARTS = ["key", "account", "permissions", "limits", "warehouse", "cursor", "alerts"]
