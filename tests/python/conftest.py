@@ -155,7 +155,6 @@ class Project:
         self, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line in a process of its own."""
-        held_file.let_go()
         return subprocess.run(
             [sys.executable, str(PROJECT_DIR / "loaders" / "run.py"), *arguments],
             env={**os.environ, **(environment or {})},
@@ -316,15 +315,21 @@ def recorded(workspace: Path, bootstrapped_file: Path) -> replay.Recorded:
 
 @pytest.fixture
 def stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warehouse's file, once opened by the loaders, is open until the test's end."""
-    connect = DuckDBWarehouse._connect_unlocked
+    """A warehouse's file, once opened by the loaders, is open until the test's end, or until the
+    test begins a process, which may want it."""
+    connect, begin = DuckDBWarehouse._connect_unlocked, subprocess.Popen.__init__
 
     def connect_and_hold(warehouse: DuckDBWarehouse) -> duckdb.DuckDBPyConnection:
         connection = connect(warehouse)
         held_file.hold(warehouse.target.path)
         return connection
 
+    def let_go_and_begin(*arguments: Any, **options: Any) -> None:
+        held_file.let_go()
+        begin(*arguments, **options)
+
     monkeypatch.setattr(DuckDBWarehouse, "_connect_unlocked", connect_and_hold)
+    monkeypatch.setattr(subprocess.Popen, "__init__", let_go_and_begin)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from loaders.warehouse.base import Warehouse
 from .conftest import Project, event_types, on_both_targets, prepared
 from .test_cli import held_by_another_process, one_line, run_main
 
-pytestmark = pytest.mark.usefixtures("own_secrets")
+pytestmark = pytest.mark.usefixtures("stays_open", "own_secrets")
 
 TOKEN = "canary4f7a9c2e1b08"
 """Stands in the receiver's URL, as a service's key does."""

@@ -16,7 +16,7 @@ from .conftest import Project, count, run_gmail
 from .oauth_files import CANARY, service_account_info, token_info, write_json
 from .test_cli import configure, held_by_another_process, one_line, run_main
 
-pytestmark = pytest.mark.usefixtures("own_secrets")
+pytestmark = pytest.mark.usefixtures("stays_open", "own_secrets")
 
 PARTS = ["credentials", "scope", "mailbox", "quota", "warehouse", "cursor", "alerts"]
 OWNER = "sam.rivers@example.com"

@@ -36,6 +36,8 @@ from .conftest import stored as stored_objects
 from .test_cli import one_line, run_main
 from .test_upsert_objects import refuse_widget
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 
