@@ -64,7 +64,7 @@ types: tools
 sql: tools
 	$(BIN)/sqlfluff lint models tests/acceptance
 
-# A file stays on one worker: its fixtures are dear.
+# A file stays on one worker, as its fixtures are dear, but for some (tests/conftest.py).
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 pytest-quick: tools
@@ -90,10 +90,13 @@ build: tools
 	$(RUN) status
 	$(RUN) dashboard --output $(CHECK)/dashboard.html
 
-check: lint types pytest-quick ## the quick part of the tests, before every commit
+# Side by side: most of these use one core, and whichever fails fails the whole.
+check: tools ## the quick part of the tests, before every commit
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest-quick types
 	@echo "check: passed"
 
-test: lint types sql build pytest ## what proves the product on DuckDB, and one pass on the emulator
+test: tools ## what proves the product on DuckDB, and one pass on the emulator
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest types sql build
 	@echo "test: passed"
 
 test-extended: tools ## what test-all adds: the emulator twins, the sandbox's own tests, …

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from loaders.settings.target import Target
 from loaders.transform import dbt_build
@@ -26,6 +27,13 @@ _EXTENDED = (
     "peers/**/*.py",
 )
 _EMULATOR_SMOKE = _TESTS / "peers" / "test_bigquery.py"
+_SPREAD = (
+    "test_gmail_sync.py",
+    "test_stripe_sync.py",
+    "test_sandbox_changes.py",
+    "test_sandbox_stripe_changes.py",
+)
+"""Files of many tests with no fixture that is dear to make twice."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,6 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in extended - {_EMULATOR_SMOKE}:
             item.add_marker(pytest.mark.extended)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile` a file stays on one worker; the tests of some come last, one by one,
+    so that no worker is idle while another has a long file left."""
+    if config.option.dist != "loadfile":
+        return None
+    scheduler = LoadFileScheduling(config, log)
+    file_of = scheduler._split_scope
+    scheduler._split_scope = lambda nodeid: (
+        nodeid if file_of(nodeid).endswith(_SPREAD) else file_of(nodeid)
+    )
+    return scheduler
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import duckdb
 import pytest
 import yaml
 
@@ -35,12 +36,13 @@ from loaders.transform import bootstrap, dbt_build
 from loaders.transform.invocation import release_file
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
+from loaders.warehouse.duckdb_file import DuckDBWarehouse
 from loaders.warehouse.opening import open_warehouse
 from tests.peers.datasets import Datasets
 from tests.peers.emulator import Emulator
 from tests.peers.gate import Gate
 
-from . import replay
+from . import held_file, replay
 
 TARGET = f"pytest-{os.getpid()}"
 """A dbt target of this process: its parse cache is nobody else's."""
@@ -101,6 +103,7 @@ class File:
     copies: Path
 
     def empty(self) -> None:
+        held_file.let_go()
         shutil.rmtree(self.path.parent, ignore_errors=True)
         self.path.parent.mkdir(parents=True)
 
@@ -108,11 +111,13 @@ class File:
         return self.copy(name).exists()
 
     def save(self, name: str) -> None:
+        held_file.let_go()
         release_file()
         self.copies.mkdir(exist_ok=True)
         shutil.copy(self.path, self.copy(name))
 
     def restore(self, name: str) -> None:
+        held_file.let_go()
         shutil.copy(self.copy(name), self.path)
 
     def copy(self, name: str) -> Path:
@@ -163,6 +168,7 @@ class Project:
         """Run a plain dbt command in this process, as a person would type it."""
         from dbt.cli.main import dbtRunner
 
+        held_file.let_go()
         try:
             return dbtRunner().invoke(
                 [
@@ -263,6 +269,7 @@ def _project(
     outputs[EMULATOR_TARGET] = outputs.pop("emulator")
     project.profiles.write_text(yaml.safe_dump(profile))
     yield project
+    held_file.let_go()
     release_file()
 
 
@@ -304,6 +311,25 @@ def recorded(workspace: Path, bootstrapped_file: Path) -> replay.Recorded:
     """The statements of a build for a connection's run, and for one of none."""
     with pytest.MonkeyPatch.context() as monkeypatch, _project(workspace, monkeypatch) as project:
         return replay.recorded(project, bootstrapped_file)
+
+
+@pytest.fixture
+def stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warehouse's file, once opened by the loaders, is open until the test's end, or until the
+    test begins a process, which may want it."""
+    connect, begin = DuckDBWarehouse._connect_unlocked, subprocess.Popen.__init__
+
+    def connect_and_hold(warehouse: DuckDBWarehouse) -> duckdb.DuckDBPyConnection:
+        connection = connect(warehouse)
+        held_file.hold(warehouse.target.path)
+        return connection
+
+    def let_go_and_begin(*arguments: Any, **options: Any) -> None:
+        held_file.let_go()
+        begin(*arguments, **options)
+
+    monkeypatch.setattr(DuckDBWarehouse, "_connect_unlocked", connect_and_hold)
+    monkeypatch.setattr(subprocess.Popen, "__init__", let_go_and_begin)
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from loaders.transform.invocation import release_file
 from loaders.transform.merge_counts import Connection, no_tests
 from loaders.warehouse.opening import open_warehouse
 
+from . import held_file
+
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -143,6 +145,7 @@ def build(
     ) -> BuildResult:
         names = [correlation_id, *map(str, connection or ())]
         if "--select" in arguments:  # not a run's: views that somebody asks for
+            held_file.let_go()
             return dbt_build(target, correlation_id, arguments, connection=connection, quiet=quiet)
         if recorded and target.type == "duckdb" and all(map(_PLAIN.fullmatch, names)):
             statements = recorded[connection is not None].of_run(correlation_id, connection)
@@ -153,6 +156,7 @@ def build(
                 return BuildResult(
                     {**no_tests(), "passed": passed}, merge_seconds=seconds, seconds=seconds
                 )
+        held_file.let_go()
         selection = (*arguments, *(_CORE if with_tests else _MERGE))
         return dbt_build(target, correlation_id, selection, connection=connection, quiet=quiet)
 

@@ -17,7 +17,7 @@ from loaders.sources.gmail.fetching import internal_date
 from loaders.warehouse.base import Warehouse
 from tests.python.conftest import assert_accounted, on_both_targets, run_gmail, stored
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("stays_open"), pytest.mark.slow]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LAST_MS = 253_402_300_799_999

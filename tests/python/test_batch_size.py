@@ -24,6 +24,8 @@ from loaders.warehouse.base import Warehouse
 
 from .conftest import Run, ScriptedSource, at, events, on_both_targets, run_ingestion
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 CHEAP, DEAR, BETWEEN = CHEAP_SECONDS / 2, OVERTIME_SECONDS * 2, CHEAP_SECONDS * 2
 
 

@@ -17,7 +17,7 @@ from .cli.test_commands import held_by_another_process
 from .conftest import Project, count, run_gmail
 from .oauth_files import CANARY, service_account_info, token_info, write_json
 
-pytestmark = pytest.mark.usefixtures("own_secrets")
+pytestmark = pytest.mark.usefixtures("stays_open", "own_secrets")
 
 PARTS = ["credentials", "scope", "mailbox", "quota", "warehouse", "cursor", "alerts"]
 OWNER = "sam.rivers@example.com"

@@ -30,6 +30,8 @@ from .conftest import Project, event_types, events, prepared, run_scripted
 from .replay import Recorded, violations
 from .test_monitoring import DAY, HOUR, HOURLY, Log, states_of
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 TWO_HOURS, TEN_YEARS = dt.timedelta(hours=2), dt.timedelta(days=3_650)
 RUN = "acme_ingest_acct1-ahead"
 

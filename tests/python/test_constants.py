@@ -26,6 +26,8 @@ from .test_dead_letters import HOUR, NOON, complete_load, put_letter, put_object
 from .test_hooks import rendered
 from .test_monitoring import Log, monitored
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 __all__ = ["monitored"]
 
 

@@ -48,7 +48,7 @@ from .conftest import (
     stored,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("stays_open"), pytest.mark.slow]
 
 COPY_TARGET = f"{TARGET}-copy"
 OBJECTS = 10

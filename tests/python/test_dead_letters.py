@@ -36,6 +36,8 @@ from .conftest import (
 from .conftest import stored as stored_objects
 from .test_upsert_objects import refuse_widget
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 
@@ -404,8 +406,13 @@ AT_ONCE = 3
 
 
 @pytest.fixture
-def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(letters_of, "TEXTS_AT_ONCE", AT_ONCE)
+    # A million objects, dbt's for the most part, are not worth a look for each letter.
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def texts_alive() -> int:

@@ -33,6 +33,8 @@ from .test_gmail_sync import mailbox as mailbox
 from .test_stripe_sync import DAY, rows
 from .test_stripe_sync import account as account
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 MANY = FEW + 2
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +42,8 @@ from .conftest import (
     run_scripted,
     stored,
 )
+
+pytestmark = pytest.mark.usefixtures("stays_open")
 
 CANARY = "canary-content-7f3a"
 ACME = ("acme", "acct1")
@@ -351,10 +352,10 @@ def test_blocks_saved_beside_a_backup_erase_again_after_its_restore(
     monkeypatch.chdir(tmp_path)
     put_objects(warehouse, *(f"gmail:me:message:{name}" for name in ("m0", "m1", "m2")))
     Erasure(warehouse, Selection(*GMAIL, ("gmail:me:message:m0",))).run()
-    shutil.copy(project.duckdb_path, "backup.duckdb")
+    project.store.save("backup")
     Erasure(warehouse, Selection(*GMAIL, ("gmail:me:message:m1",))).run()
     warehouse.execute(sql_of_duties("Save the blocks"))
-    shutil.copy("backup.duckdb", project.duckdb_path)
+    project.store.restore("backup")
     restored = project.open_warehouse()
     assert set(stored(restored)) == {"m1", "m2"}
     for _ in range(2):

@@ -31,6 +31,8 @@ from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, event_types, events, hostile
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 

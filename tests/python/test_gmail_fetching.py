@@ -21,6 +21,8 @@ from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.parallel import MAX_WAITING_BYTES
 from loaders.sources.refusals import NotFound, RequestRefused
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 MEGABYTES = 1024**2
 
 

@@ -20,7 +20,11 @@ from loaders.warehouse.base import Warehouse
 from .conftest import Project, assert_accounted, event_types, run_gmail
 from .test_gmail_sync import assert_mirrors
 
-pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.usefixtures("core_build", "stays_open"),
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+]
 
 EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "4"))
 SIZE = 24

@@ -36,7 +36,7 @@ from .conftest import (
 )
 from .test_ingest_gmail import fault, fetched, message_of, without_attachment_ids
 
-pytestmark = [pytest.mark.usefixtures("merge_only"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("merge_only", "stays_open"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from .conftest import (
     stored,
 )
 
-pytestmark = pytest.mark.usefixtures("merge_only")
+pytestmark = pytest.mark.usefixtures("merge_only", "stays_open")
 
 ENDED_WELL = ["job.started", "ingestion.completed", "job.completed"]
 DEAD_LETTERED = ["job.started", "ingestion.completed", "job.failed"]
@@ -507,36 +507,6 @@ def test_new_mail_is_the_only_thing_fetched(warehouse: Warehouse) -> None:
         assert run.counts == {"inserted": len(new)}
         assert set(stored(warehouse)) == before | new
         assert_ended(run, warehouse, ENDED_WELL)
-
-
-@duckdb_only("a file and its lock")
-@pytest.mark.slow
-def test_the_file_is_not_held_while_the_api_is_waited_for(
-    project: Project, sandbox: Sandbox
-) -> None:
-    """A first run, whose bootstrap went through dbt: dbt-duckdb would keep the file open."""
-    held: list[bool] = []
-    warehouse = project.open_warehouse()
-
-    def source() -> Any:
-        held.append(is_locked(project))
-        return gmail_source(sandbox)
-
-    made = ingestion(warehouse, sandbox)
-    made._open_source = source
-    made.run()
-    held.append(is_locked(project))
-    assert held == [False, False]
-
-
-def is_locked(project: Project) -> bool:
-    """Whether this process holds the file: its lock would keep any other one out."""
-    import subprocess
-    import sys
-
-    code = f"import duckdb; duckdb.connect({str(project.duckdb_path)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    return b"lock" in done.stderr
 
 
 @pytest.mark.slow

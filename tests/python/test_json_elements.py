@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from loaders.objects.json_elements import dedented, indented_elements, json_elements, json_member
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

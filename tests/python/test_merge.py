@@ -26,6 +26,8 @@ from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, at, run_scripted, stored
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 RUN = "test-run"
 
 

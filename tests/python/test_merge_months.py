@@ -11,7 +11,7 @@ from loaders.warehouse.base import Warehouse
 
 from .conftest import Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("stays_open"), pytest.mark.slow]
 
 
 def compiled(project: Project, template: str) -> str:

@@ -31,6 +31,8 @@ from loaders.warehouse.dead_letters import open_letters
 
 from .conftest import Project, at, event_types, events, on_both_targets, prepared, run_scripted
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
 Event = dict[str, Any]
 

@@ -19,12 +19,17 @@ from loaders.ingestion.ingest import IngestOptions
 from loaders.transform.invocation import release_file
 from tests.chaos.disasters import put_back, put_part_back
 
+from . import held_file
 from . import test_gmail_property as gmail
 from . import test_stripe_property as stripe
 from .conftest import Project, Run, run_gmail, run_stripe
 from .test_gmail_sync import assert_mirrors
 
-pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [
+    pytest.mark.usefixtures("core_build", "stays_open"),
+    pytest.mark.slow,
+    pytest.mark.timeout(7200),
+]
 
 EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "2"))
 PARTS = ("file", "new file", "events", "events_staging", "state", "file and state")
@@ -51,6 +56,7 @@ class Machine:
     backups: list[Path] = dataclasses.field(default_factory=list)
 
     def do(self, step: BackUp | PutBack) -> None:
+        held_file.let_go()
         release_file()
         gc.collect()  # a killed run may have left the file open
         match step:

@@ -36,7 +36,7 @@ from .conftest import (
     stored,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("stays_open"), pytest.mark.slow]
 
 ZEROS = dict.fromkeys(constants().merge_actions, 0)
 NULLS = dict.fromkeys(constants().merge_actions)

@@ -21,7 +21,7 @@ from .stripe_client.conftest import server as server
 from .test_stripe_sync import account as account
 from .test_stripe_sync import assert_mirrors, completed, rows
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.usefixtures("stays_open"), pytest.mark.timeout(120)]
 
 CHOSEN = [
     "Professional+", "Professional ", "shoes/red", "shoes", "50%", "50%25", "what?", "#1",

@@ -15,6 +15,8 @@ from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, duckdb_only, on_both_targets
 
+pytestmark = pytest.mark.usefixtures("stays_open")
+
 CREATED = 1_790_000_000
 MARTS = {f"stripe_{object_type}s" for object_type in OBJECT_TYPES}
 

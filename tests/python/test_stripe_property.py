@@ -38,7 +38,11 @@ from .conftest import (
 )
 from .test_stripe_sync import live, there
 
-pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.usefixtures("core_build", "stays_open"),
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+]
 
 EXAMPLES = int(os.environ.get("LANDFALL_PROPERTY_EXAMPLES", "3"))
 CHARGES = 20

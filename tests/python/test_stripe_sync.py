@@ -29,7 +29,7 @@ from .conftest import (
     run_stripe,
 )
 
-pytestmark = [pytest.mark.usefixtures("merge_only"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("merge_only", "stays_open"), pytest.mark.slow]
 
 CHARGES = 100
 VOLATILE = ("receipt_url", "hosted_invoice_url", "invoice_pdf")

@@ -18,7 +18,7 @@ from loaders.warehouse.base import Warehouse
 from .conftest import Project, events, prepared, run_stripe, stripe_source
 from .test_verifying import differences
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("core_build")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("core_build", "stays_open")]
 
 OBJECTS = ("customer", "invoice", "invoice_line")
 REFUSED = {"status": 400, "message": "No."}

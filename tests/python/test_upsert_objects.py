@@ -45,7 +45,7 @@ from .conftest import (
     stored,
 )
 
-pytestmark = pytest.mark.usefixtures("merge_only")
+pytestmark = pytest.mark.usefixtures("merge_only", "stays_open")
 
 CANARY = "canary-content-31f7"
 

@@ -30,7 +30,7 @@ from .cli.conftest import run_main
 from .conftest import Project, events, gmail_source, prepared, run_gmail, run_stripe, stripe_source
 from .test_dead_letters import put_letter
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("core_build")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("core_build", "stays_open")]
 
 SIZE = 20
 GONE_MESSAGE = "1ec717d8139ff87c"

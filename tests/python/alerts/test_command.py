@@ -18,7 +18,7 @@ from tests.python.conftest import Project
 
 from .conftest import DOWN, SUBJECT, Receiver, log_run, run_job, state, told
 
-pytestmark = pytest.mark.usefixtures("own_secrets")
+pytestmark = pytest.mark.usefixtures("stays_open", "own_secrets")
 
 
 def hourly(warehouse: Warehouse, first: int, last: int, **run: Any) -> None:

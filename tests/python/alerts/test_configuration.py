@@ -13,7 +13,7 @@ from tests.python.conftest import Project
 
 from .conftest import TOKEN, Receiver
 
-pytestmark = pytest.mark.usefixtures("own_secrets")
+pytestmark = pytest.mark.usefixtures("stays_open", "own_secrets")
 
 
 def test_a_test_message_goes_to_each_channel(

@@ -22,7 +22,7 @@ from tests.python.conftest import Project, event_types
 
 from .conftest import DOWN, TOKEN, Receiver, marks, rows, run_job
 
-pytestmark = pytest.mark.usefixtures("own_secrets")
+pytestmark = pytest.mark.usefixtures("stays_open", "own_secrets")
 
 
 def test_an_undelivered_alert_is_seen_and_sent_later_once(

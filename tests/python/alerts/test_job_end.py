@@ -21,7 +21,7 @@ from tests.python.conftest import on_both_targets
 
 from .conftest import DOWN, SUBJECT, TOKEN, Receiver, log_run, marks, rows, run_job, told
 
-pytestmark = pytest.mark.usefixtures("own_secrets")
+pytestmark = pytest.mark.usefixtures("stays_open", "own_secrets")
 
 
 RETRY = {"retry": True}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.python.cli.test_commands import held_by_another_process
 from tests.python.conftest import (
     LABELS,
     Project,
+    ScriptedSource,
     at,
     event_types,
     events,
@@ -209,3 +212,33 @@ def test_ten_first_jobs_at_once_all_complete(
     [(queued,)] = warehouse.execute("select count(*) from events_staging.landed_objects")
     assert (held, queued) == (landed, 0)
     assert not list(spool_dir(warehouse).glob("*"))
+
+
+@pytest.mark.slow
+def test_the_file_is_not_held_while_the_api_is_waited_for(
+    project: Project, merge_only: None
+) -> None:
+    """A first run, whose bootstrap went through dbt: dbt-duckdb would keep the file open."""
+    held: list[bool] = []
+
+    def source() -> ScriptedSource:
+        held.append(is_locked(project))
+        return ScriptedSource([Observed("widget", '{"id": "a"}', at(1), "a")])
+
+    ingestion = Ingestion(
+        project.open_warehouse(),
+        source,
+        source_system="acme",
+        connection_name="acct1",
+        options=IngestOptions(),
+    )
+    assert run_ingestion(ingestion).error is None
+    held.append(is_locked(project))
+    assert held == [False, False]
+
+
+def is_locked(project: Project) -> bool:
+    """Whether this process holds the file: its lock would keep any other one out."""
+    code = f"import duckdb; duckdb.connect({str(project.duckdb_path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    return b"lock" in done.stderr

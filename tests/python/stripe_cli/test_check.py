@@ -15,7 +15,10 @@ from tests.python.conftest import Project, event_types, events
 
 from .conftest import KEY, fault, set_options
 
-pytestmark = [pytest.mark.usefixtures("core_build", "own_secrets"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.usefixtures("core_build", "stays_open", "own_secrets"),
+    pytest.mark.timeout(300),
+]
 
 
 PARTS = ["key", "account", "permissions", "limits", "warehouse", "cursor", "alerts"]

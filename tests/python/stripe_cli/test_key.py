@@ -18,7 +18,10 @@ from tests.python.conftest import Project, events
 
 from .conftest import KEY, fault
 
-pytestmark = [pytest.mark.usefixtures("core_build", "own_secrets"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.usefixtures("core_build", "stays_open", "own_secrets"),
+    pytest.mark.timeout(300),
+]
 
 
 ECHO = base64.b64encode(f"{KEY}:".encode()).decode()

@@ -16,7 +16,10 @@ from tests.python.conftest import Project, count, event_types, events
 
 from .conftest import KEY, connect, set_options
 
-pytestmark = [pytest.mark.usefixtures("core_build", "own_secrets"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.usefixtures("core_build", "stays_open", "own_secrets"),
+    pytest.mark.timeout(300),
+]
 
 
 def stored_types(warehouse: Warehouse, connection: str = "acct1") -> dict[str, int]:
