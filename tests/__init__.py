@@ -1,1 +1,1 @@
-"""Tests of the loaders, of what stands in for others, of the dashboard; benches; kills; dbt's own."""
+"""Tests: of the loaders, of stand-ins by others, of the dashboard; benches; kills; dbt's own."""

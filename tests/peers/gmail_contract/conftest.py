@@ -18,7 +18,6 @@ from landfall_sandbox.controls import Sandbox
 from loaders.errors import SourceError
 from loaders.objects.items import ObservationClock
 from loaders.sources.contract import FetchRequest, Usage
-from loaders.sources.gmail import client as gmail_client
 from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.options import GmailConfig
 from loaders.sources.refusals import NotFound
@@ -167,149 +166,9 @@ def parts(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from parts(child)
 
 
-def values(payload: dict[str, Any], name: str) -> list[str]:
-    return [each["value"] for each in payload["headers"] if each["name"] == name]
-
-
 def is_not_found(read: Callable[[], object]) -> bool:
     try:
         read()
     except NotFound:
         return True
     return False
-
-
-def test_the_profile_tells_the_mailbox_and_where_its_history_stands(contract: Contract) -> None:
-    message_id = contract.deliver()
-    profile = contract.client().profile(contract.request)
-    assert profile["emailAddress"] == contract.box.address
-    assert profile["historyId"] == contract.history_id(message_id)
-    assert (profile["messagesTotal"], profile["threadsTotal"]) == (1, 1)
-
-
-def listed_with(
-    contract: Contract, monkeypatch: pytest.MonkeyPatch, change: Callable[[list[str]], object]
-) -> tuple[list[str], list[str]]:
-    """Five messages listed in pages of two, with a change after the first page."""
-    delivered = [contract.deliver(second=second) for second in range(5)]
-    monkeypatch.setattr(gmail_client, "PAGE_SIZE", 2)
-    found = []
-    for number, page in enumerate(contract.client().message_refs(contract.request)):
-        found += [ref["id"] for ref in page]
-        if number == 0:
-            change(delivered)
-    return delivered, found
-
-
-def test_an_arrival_between_two_pages_repeats_no_message(
-    contract: Contract, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    delivered, found = listed_with(contract, monkeypatch, lambda _: contract.deliver(second=60))
-    assert found == delivered[::-1]
-
-
-def test_a_deletion_between_two_pages_hides_no_other_message(
-    contract: Contract, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    delivered, found = listed_with(
-        contract, monkeypatch, lambda delivered: contract.box.delete(delivered[-1])
-    )
-    assert set(found) >= set(delivered[:-1])
-
-
-def test_a_trashed_message_is_listed_by_that_label(contract: Contract) -> None:
-    trashed = contract.deliver(labels=["TRASH"])
-    assert contract.ids(label="TRASH") == [trashed]
-
-
-def test_an_unknown_label_in_a_listing_is_refused(contract: Contract) -> None:
-    assert contract.answer("me/messages?labelIds=Label_77")[0] == 400
-
-
-def test_an_invalid_page_token_is_refused(contract: Contract) -> None:
-    assert contract.answer("me/messages?pageToken=zzz")[0] == 400
-
-
-def test_the_size_is_that_of_the_mail(contract: Contract) -> None:
-    raw = mail("size", b"y" * 999)
-    assert contract.get(contract.deliver(raw))["sizeEstimate"] == len(raw)
-
-
-def test_a_message_without_labels_has_no_label_ids(contract: Contract) -> None:
-    assert "labelIds" not in contract.get(contract.deliver())
-
-
-def test_every_header_is_there_in_order_and_repeated(contract: Contract) -> None:
-    raw = mail("h", b"", "X-Tag: 1", "Received: a", "x-tag: 2", "Received: b")
-    payload = contract.get(contract.deliver(raw))["payload"]
-    assert [(each["name"], each["value"]) for each in payload["headers"]][4:] == [
-        ("X-Tag", "1"),
-        ("Received", "a"),
-        ("x-tag", "2"),
-        ("Received", "b"),
-    ]
-
-
-def test_the_date_header_is_the_senders(contract: Contract) -> None:
-    date = "Wed, 1 Jan 2020 03:00:00 +0300"
-    payload = contract.get(contract.deliver(mail("d", b"", f"Date: {date}")))["payload"]
-    assert values(payload, "Date") == [date]
-
-
-def test_a_folded_header_keeps_its_blanks(contract: Contract) -> None:
-    payload = contract.get(contract.deliver(b"Subject: one\r\n\t  two\r\n\r\n"))["payload"]
-    assert values(payload, "Subject") == ["one\t  two"]
-
-
-def test_encoded_words_are_decoded(contract: Contract) -> None:
-    payload = contract.get(contract.deliver(mail("=?utf-8?q?caf=C3=A9?=")))["payload"]
-    assert values(payload, "Subject") == ["café"]
-
-
-def test_a_forwarded_message_is_shown_with_its_parts(contract: Contract) -> None:
-    raw = mail(
-        "outer",
-        b"--b\r\nContent-Type: text/plain\r\n\r\nsee below\r\n"
-        b"--b\r\nContent-Type: message/rfc822\r\nContent-Disposition: attachment; "
-        b"filename=in.eml\r\n\r\n" + mail("inner") + b"\r\n--b--\r\n",
-        "Content-Type: multipart/mixed; boundary=b",
-    )
-    payload = contract.get(contract.deliver(raw))["payload"]
-    forwarded = payload["parts"][1]
-    assert forwarded["mimeType"] == "message/rfc822"
-    assert "parts" in forwarded
-    assert values(forwarded["parts"][0], "Subject") == ["inner"]
-
-
-def test_eight_bit_text_is_shown_in_utf_8(contract: Contract) -> None:
-    raw = mail("8bit", b"caf\xe9", "Content-Type: text/plain; charset=iso-8859-1")
-    payload = contract.get(contract.deliver(raw))["payload"]
-    assert decode(payload["body"]["data"]) == "café".encode()
-
-
-def test_text_is_shown_to_its_last_byte(contract: Contract) -> None:
-    payload = contract.get(contract.deliver(mail("t", b" \r\ntext\r\n\r\n")))["payload"]
-    assert decode(payload["body"]["data"]) == b" \r\ntext\r\n\r\n"
-
-
-def test_a_thread_has_its_trashed_messages_too(contract: Contract) -> None:
-    first = contract.deliver()
-    thread_id = contract.get(first)["threadId"]
-    trashed = contract.deliver(second=1, thread_id=thread_id, labels=["TRASH"])
-    messages = contract.client().thread_messages(contract.request, thread_id)
-    assert [value["id"] for _, value in messages] == [first, trashed]
-
-
-def test_history_that_has_expired_is_not_found(contract: Contract) -> None:
-    contract.deliver()
-    assert is_not_found(lambda: contract.history(contract.box.expire_history()))
-
-
-def test_an_unknown_token_is_refused(contract: Contract) -> None:
-    status, answer = contract.answer("me/messages", token="expired")
-    assert status == 401
-    assert answer["error"]["errors"][0]["reason"] == "authError"
-
-
-def test_another_mailbox_is_refused(contract: Contract) -> None:
-    assert contract.answer("someone@example.org/messages")[0] == 403

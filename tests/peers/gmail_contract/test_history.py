@@ -10,7 +10,7 @@ import pytest
 from loaders.sources.gmail import client as gmail_client
 from tests.peers.gmail_stand_ins import LABEL
 
-from .conftest import Contract
+from .conftest import Contract, is_not_found
 
 
 def kinds(records: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -98,6 +98,11 @@ def test_a_deleted_label_is_taken_off_its_messages(contract: Contract) -> None:
     assert LABEL not in [value["id"] for _, value in contract.client().labels(contract.request)]
 
 
+def test_history_that_has_expired_is_not_found(contract: Contract) -> None:
+    contract.deliver()
+    assert is_not_found(lambda: contract.history(contract.box.expire_history()))
+
+
 @pytest.mark.parametrize(
     ("path", "status", "reason", "name"),
     [
@@ -120,3 +125,13 @@ def test_an_error_names_its_reason(
 def test_a_request_without_a_token_is_refused(contract: Contract) -> None:
     status, answer = contract.answer("me/messages", token="")
     assert (status, answer["error"]["status"]) == (401, "UNAUTHENTICATED")
+
+
+def test_an_unknown_token_is_refused(contract: Contract) -> None:
+    status, answer = contract.answer("me/messages", token="expired")
+    assert status == 401
+    assert answer["error"]["errors"][0]["reason"] == "authError"
+
+
+def test_another_mailbox_is_refused(contract: Contract) -> None:
+    assert contract.answer("someone@example.org/messages")[0] == 403

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 
 from tests.peers.gmail_stand_ins import LABEL, LABEL_NAME
 
-from .conftest import START, Contract, decode, is_not_found, mail, parts, values
+from .conftest import START, Contract, decode, is_not_found, mail, parts
+
+
+def values(payload: dict[str, Any], name: str) -> list[str]:
+    return [each["value"] for each in payload["headers"] if each["name"] == name]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,15 @@ def test_every_format_has_the_same_frame(contract: Contract, format: str) -> Non
     assert ("raw" in message) == (format == "raw")
 
 
+def test_the_size_is_that_of_the_mail(contract: Contract) -> None:
+    raw = mail("size", b"y" * 999)
+    assert contract.get(contract.deliver(raw))["sizeEstimate"] == len(raw)
+
+
+def test_a_message_without_labels_has_no_label_ids(contract: Contract) -> None:
+    assert "labelIds" not in contract.get(contract.deliver())
+
+
 @pytest.mark.parametrize("format", ["full", "metadata"])
 def test_the_common_headers_are_there(contract: Contract, format: str) -> None:
     payload = contract.get(contract.deliver(mail("common")), format)["payload"]
@@ -55,6 +69,33 @@ def test_metadata_has_no_body(contract: Contract) -> None:
     assert payload["mimeType"] == "text/plain"
     assert "parts" not in payload
     assert "data" not in payload.get("body", {})
+
+
+def test_every_header_is_there_in_order_and_repeated(contract: Contract) -> None:
+    raw = mail("h", b"", "X-Tag: 1", "Received: a", "x-tag: 2", "Received: b")
+    payload = contract.get(contract.deliver(raw))["payload"]
+    assert [(each["name"], each["value"]) for each in payload["headers"]][4:] == [
+        ("X-Tag", "1"),
+        ("Received", "a"),
+        ("x-tag", "2"),
+        ("Received", "b"),
+    ]
+
+
+def test_the_date_header_is_the_senders(contract: Contract) -> None:
+    date = "Wed, 1 Jan 2020 03:00:00 +0300"
+    payload = contract.get(contract.deliver(mail("d", b"", f"Date: {date}")))["payload"]
+    assert values(payload, "Date") == [date]
+
+
+def test_a_folded_header_keeps_its_blanks(contract: Contract) -> None:
+    payload = contract.get(contract.deliver(b"Subject: one\r\n\t  two\r\n\r\n"))["payload"]
+    assert values(payload, "Subject") == ["one\t  two"]
+
+
+def test_encoded_words_are_decoded(contract: Contract) -> None:
+    payload = contract.get(contract.deliver(mail("=?utf-8?q?caf=C3=A9?=")))["payload"]
+    assert values(payload, "Subject") == ["café"]
 
 
 TREE = mail(
@@ -101,6 +142,32 @@ def test_an_attachment_is_fetched_on_its_own(contract: Contract) -> None:
     assert answer["size"] == part["body"]["size"] == 256
 
 
+def test_a_forwarded_message_is_shown_with_its_parts(contract: Contract) -> None:
+    raw = mail(
+        "outer",
+        b"--b\r\nContent-Type: text/plain\r\n\r\nsee below\r\n"
+        b"--b\r\nContent-Type: message/rfc822\r\nContent-Disposition: attachment; "
+        b"filename=in.eml\r\n\r\n" + mail("inner") + b"\r\n--b--\r\n",
+        "Content-Type: multipart/mixed; boundary=b",
+    )
+    payload = contract.get(contract.deliver(raw))["payload"]
+    forwarded = payload["parts"][1]
+    assert forwarded["mimeType"] == "message/rfc822"
+    assert "parts" in forwarded
+    assert values(forwarded["parts"][0], "Subject") == ["inner"]
+
+
+def test_eight_bit_text_is_shown_in_utf_8(contract: Contract) -> None:
+    raw = mail("8bit", b"caf\xe9", "Content-Type: text/plain; charset=iso-8859-1")
+    payload = contract.get(contract.deliver(raw))["payload"]
+    assert decode(payload["body"]["data"]) == "café".encode()
+
+
+def test_text_is_shown_to_its_last_byte(contract: Contract) -> None:
+    payload = contract.get(contract.deliver(mail("t", b" \r\ntext\r\n\r\n")))["payload"]
+    assert decode(payload["body"]["data"]) == b" \r\ntext\r\n\r\n"
+
+
 def test_what_is_not_there_is_not_found(contract: Contract) -> None:
     gone = contract.deliver()
     contract.box.delete(gone)
@@ -124,6 +191,14 @@ def test_a_thread_holds_its_messages_oldest_first_as_they_are_one_by_one(
     assert [value["id"] for _, value in messages] == [first, between, later]
     for text, value in messages:
         assert json.loads(text) == value == contract.get(value["id"], format)
+
+
+def test_a_thread_has_its_trashed_messages_too(contract: Contract) -> None:
+    first = contract.deliver()
+    thread_id = contract.get(first)["threadId"]
+    trashed = contract.deliver(second=1, thread_id=thread_id, labels=["TRASH"])
+    messages = contract.client().thread_messages(contract.request, thread_id)
+    assert [value["id"] for _, value in messages] == [first, trashed]
 
 
 def test_labels_are_listed_with_id_name_and_type(contract: Contract) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import stripe
 
 from tests.peers.stripe_stand_ins import (
     KINDS,
@@ -14,6 +15,20 @@ from tests.peers.stripe_stand_ins import (
 )
 
 from .conftest import Contract, check_missing, flat, steady
+
+CREATED = {
+    "charge": "charge.succeeded",
+    "customer": "customer.created",
+    "invoice": "invoice.created",
+    "payment_intent": "payment_intent.created",
+    "refund": "refund.created",
+    "dispute": "charge.dispute.created",
+    "payout": "payout.created",
+    "product": "product.created",
+    "price": "price.created",
+    "subscription": "customer.subscription.created",
+}
+
 
 UPDATED = {
     "charge": "charge.updated",
@@ -46,6 +61,21 @@ def undone(value: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[str, A
         else:
             before[key] = undone(before[key], old)
     return before
+
+
+@pytest.mark.parametrize("kind", CREATED)
+def test_an_event_tells_of_every_creation(contract: Contract, kind: str) -> None:
+    (object_id,) = contract.box.create(kind)
+    (event,) = contract.about(object_id, type=CREATED[kind])
+    assert (event["object"], event["type"]) == ("event", CREATED[kind])
+    assert event["id"].startswith("evt_")
+    assert event["data"]["object"]["object"] == kind
+    assert "previous_attributes" not in event["data"]
+    assert event["created"] >= event["data"]["object"]["created"]
+    assert event["livemode"] is False
+    assert isinstance(event["api_version"], str)
+    assert event["request"].keys() == {"id", "idempotency_key"}
+    assert type(event["pending_webhooks"]) is int
 
 
 @pytest.mark.parametrize("kind", UPDATED)
@@ -134,6 +164,13 @@ def test_an_event_alone_is_as_it_is_in_the_list(contract: Contract) -> None:
     check_missing(contract, "event", "evt_000000nothing")
 
 
+def test_the_account_tells_its_id(contract: Contract) -> None:
+    account = contract.get("/v1/account")
+    assert account["object"] == "account"
+    assert account["id"].startswith("acct_")
+    assert contract.sdk.v1.accounts.retrieve_current().id == account["id"]
+
+
 def test_every_answer_has_a_request_id(contract: Contract) -> None:
     answers = [
         contract.answer("/v1/customers"),
@@ -148,6 +185,12 @@ def test_every_answer_has_a_request_id(contract: Contract) -> None:
 
 def test_an_answer_says_its_version(contract: Contract) -> None:
     assert contract.answer("/v1/customers").headers["Stripe-Version"]
+
+
+def test_a_version_can_be_asked_for(contract: Contract) -> None:
+    version = "2024-06-20"
+    answer = contract.answer("/v1/customers", headers={"Stripe-Version": version})
+    assert (answer.status, answer.headers["Stripe-Version"]) == (200, version)
 
 
 def test_an_unknown_parameter_is_refused(contract: Contract) -> None:
@@ -183,6 +226,15 @@ def test_a_request_without_a_key_is_refused(contract: Contract) -> None:
     error = answer.value["error"]
     assert error["type"] == "invalid_request_error"
     assert "API key" in error["message"]
+
+
+def test_a_key_that_is_none_is_refused(contract: Contract) -> None:
+    answer = contract.answer("/v1/customers", authorization="Bearer nonsense")
+    assert answer.status == 401
+    assert answer.value["error"]["type"] == "invalid_request_error"
+    with pytest.raises(stripe.AuthenticationError) as raised:
+        contract.sdk_with("nonsense").v1.customers.list()
+    assert raised.value.http_status == 401
 
 
 def test_a_key_can_be_a_user_name(contract: Contract) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import operator
+from collections.abc import Callable
 
 import pytest
 
 from tests.peers.stripe_stand_ins import (
+    KINDS,
     path_of,
 )
 
@@ -15,6 +18,28 @@ from .conftest import KNOWN_DIFFERENCES, Contract, flat
 
 def test_every_known_difference_names_a_test() -> None:
     assert {name.partition("[")[0] for name in KNOWN_DIFFERENCES} <= globals().keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_list_is_an_envelope_around_objects_of_one_kind(contract: Contract, kind: str) -> None:
+    contract.box.create(kind)
+    answer = contract.answer(path_of(kind))
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("application/json")
+    page = answer.value
+    assert page.keys() == {"object", "url", "has_more", "data"}
+    assert (page["object"], page["url"]) == ("list", path_of(kind))
+    assert isinstance(page["has_more"], bool)
+    assert {value["object"] for value in page["data"]} == {kind}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_list_is_newest_first(contract: Contract, kind: str) -> None:
+    made = [contract.box.create(kind)[0] for _ in range(3)]
+    values = contract.all(path_of(kind))
+    created = [value["created"] for value in values]
+    assert created == sorted(created, reverse=True)
+    assert [value["id"] for value in values if value["id"] in made] == made[::-1]
 
 
 def test_a_list_of_nothing_is_empty(contract: Contract) -> None:
@@ -36,10 +61,30 @@ def test_a_page_has_as_many_objects_as_asked(contract: Contract, limit: int) -> 
     assert (len(page.data), page.has_more) == (limit, True)
 
 
+@pytest.mark.parametrize("limit", [0, 101, -1])
+def test_a_limit_out_of_bounds_is_refused(contract: Contract, limit: int) -> None:
+    assert contract.refusal("/v1/customers", limit=limit)["param"] == "limit"
+
+
 @pytest.mark.parametrize("limit", ["x", "1.5"])
 def test_a_limit_that_is_no_integer_is_refused(contract: Contract, limit: str) -> None:
     error = contract.refusal("/v1/customers", limit=limit)
     assert (error["param"], error["code"]) == ("limit", "parameter_invalid_integer")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_hold_every_object_once_in_both_directions(contract: Contract, kind: str) -> None:
+    made = contract.box.create(kind, 7)
+    everything = contract.ids(kind)
+    assert set(made) <= set(everything)
+    assert len(everything) == len(set(everything))
+    path, size = path_of(kind), max(3, len(everything) // 10)
+    pages = contract.page_ids(path, size)
+    assert flat(pages) == everything
+    assert {len(page) for page in pages[:-1]} == {size}
+    pages = contract.page_ids_backwards(path, size, everything[-1])
+    assert flat(pages) == everything[:-1]
+    assert {len(page) for page in pages[1:]} == {size}
 
 
 def test_the_sdk_pages_by_itself_in_both_directions(contract: Contract) -> None:
@@ -100,6 +145,24 @@ def test_an_arrival_between_two_pages_neither_repeats_nor_hides(contract: Contra
         if number == 0:
             contract.box.create("customer")
     assert found == everything
+
+
+BOUNDS: dict[str, Callable[[int, int], bool]] = {
+    "created[gt]": operator.gt,
+    "created[gte]": operator.ge,
+    "created[lt]": operator.lt,
+    "created[lte]": operator.le,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bound_of_created_is_exact_to_the_second(contract: Contract, kind: str) -> None:
+    contract.box.create(kind, 3)
+    values = contract.all(path_of(kind))
+    moment = values[1]["created"]
+    for (bound, holds), second in itertools.product(BOUNDS.items(), range(moment - 1, moment + 2)):
+        inside = [value["id"] for value in values if holds(value["created"], second)]
+        assert contract.ids(kind, **{bound: second}) == inside
 
 
 def test_created_can_be_one_second(contract: Contract) -> None:

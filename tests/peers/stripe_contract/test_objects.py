@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from tests.peers.stripe_stand_ins import (
     KINDS,
+    path_of,
 )
 
 from .conftest import Contract, check_missing, flat, steady
+
+NUMBERS_WITH_FRACTIONS = frozenset(("exchange_rate", "application_fee_percent", "percent_off"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_object_alone_is_as_it_is_in_the_list(contract: Contract, kind: str) -> None:
+    made = contract.box.create(kind, 2)
+    listed = {value["id"]: value for value in contract.all(path_of(kind))}
+    for object_id in made:
+        assert steady(contract.object(kind, object_id)) == steady(listed[object_id])
+        assert contract.service(kind).retrieve(object_id).id == object_id
 
 
 def test_an_object_that_is_not_there_is_missing(contract: Contract) -> None:
     for kind in KINDS:
         check_missing(contract, kind, "nobody_0000000000")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_are_integers(contract: Contract, kind: str) -> None:
+    contract.box.create(kind, 2)
+    fractions: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fractions.extend(name for name, value in pairs if isinstance(value, float))
+        return dict(pairs)
+
+    answer = contract.answer(path_of(kind), {"limit": 100})
+    page = json.loads(answer.body, object_pairs_hook=collect)
+    assert set(fractions) <= NUMBERS_WITH_FRACTIONS
+    assert {type(value["created"]) for value in page["data"]} == {int}
 
 
 def test_yen_have_no_hundredths(contract: Contract) -> None:
@@ -91,6 +119,13 @@ def test_a_cancelled_subscription_can_still_be_read(contract: Contract) -> None:
     assert kept not in contract.ids("subscription", status="canceled")
 
 
+def test_a_cancelled_subscription_is_listed_only_when_asked(contract: Contract) -> None:
+    kept, gone = contract.box.create("subscription", 2)
+    contract.box.delete("subscription", gone)
+    assert kept in contract.ids("subscription")
+    assert gone not in contract.ids("subscription")
+
+
 @pytest.mark.parametrize("lines", [1, 4])
 def test_lines_of_an_invoice_are_those_inside_of_it(contract: Contract, lines: int) -> None:
     invoice = contract.object("invoice", contract.box.invoice_of(lines))
@@ -110,6 +145,13 @@ def test_lines_of_an_invoice_come_in_pages(contract: Contract) -> None:
     assert [len(page) for page in pages] == [4, 4, 4, 1]
     assert flat(pages) == everything
     assert flat(contract.page_ids_backwards(path, 4, everything[-1])) == everything[:-1]
+
+
+def test_a_long_invoice_has_only_its_first_lines_inside(contract: Contract) -> None:
+    invoice = contract.object("invoice", contract.box.invoice_of(13))
+    everything = contract.all(f"/v1/invoices/{invoice['id']}/lines")
+    assert invoice["lines"]["has_more"] is True
+    assert invoice["lines"]["data"] == everything[: len(invoice["lines"]["data"])]
 
 
 def test_a_reference_can_be_expanded_in_a_list(contract: Contract) -> None:
