@@ -34,7 +34,7 @@ from .conftest import (
     run_stripe,
 )
 from .conftest import stored as stored_objects
-from .test_upsert_objects import refuse_widget
+from .upsert_objects.test_failures import refuse_widget
 
 pytestmark = pytest.mark.usefixtures("stays_open")
 

@@ -33,7 +33,8 @@ from tests.python.conftest import (
     run_scripted,
     stored,
 )
-from tests.python.test_upsert_objects import refuse_where, refuse_widget, upsert
+from tests.python.upsert_objects.conftest import upsert
+from tests.python.upsert_objects.test_failures import refuse_where, refuse_widget
 
 from .conftest import (
     REFUSED,
