@@ -21,6 +21,9 @@ from loaders.settings.target import Target
 from loaders.warehouse.base import View, Warehouse
 
 _LOCKED = "Could not set lock on file"
+_NO_FILE_OF_ITS = "not a valid DuckDB database file"
+_HEADER_BYTES = 3 * 4096
+_MADE_WITHIN_SECONDS = 5.0
 # A COMMIT says only what it could not do.
 _OUT_OF_MEMORY = re.compile(r"Out of Memory Error|failed to (?:pin block|allocate data) of size")
 _HOLDER = re.compile(r"\(PID ([1-9]\d*)\)")
@@ -242,6 +245,15 @@ class DuckDBWarehouse(Warehouse):
                 with contextlib.suppress(OSError):  # another user's; the run itself needs it not
                     path.unlink()
 
+    def _is_being_made(self, error: duckdb.Error) -> bool:
+        """Whether another process may have begun the file and not come to its header yet: DuckDB
+        looks at that before it looks for a lock."""
+        if _NO_FILE_OF_ITS not in str(error):
+            return False
+        found = self.target.path.stat()
+        age = time.time() - found.st_mtime
+        return found.st_size < _HEADER_BYTES and 0 <= age < _MADE_WITHIN_SECONDS
+
     def _connect_unlocked(self) -> duckdb.DuckDBPyConnection:
         """A connection as soon as no other process has the file open."""
         began = time.monotonic()
@@ -256,7 +268,7 @@ class DuckDBWarehouse(Warehouse):
                         connection = duckdb.connect(str(self.target.path), read_only=True)
                         self._is_read_only = True
                         return connection
-                if _LOCKED not in str(error):
+                if _LOCKED not in str(error) and not self._is_being_made(error):
                     raise WarehouseError(
                         f"{self.target.path}: cannot be opened: {describe(error)}"
                     ) from error

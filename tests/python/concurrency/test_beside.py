@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from landfall_sandbox.controls import Sandbox
@@ -212,6 +216,27 @@ def test_ten_first_jobs_at_once_all_complete(
     [(queued,)] = warehouse.execute("select count(*) from events_staging.landed_objects")
     assert (held, queued) == (landed, 0)
     assert not list(spool_dir(warehouse).glob("*"))
+
+
+def test_a_file_that_another_process_is_just_making_is_waited_for(
+    project: Project, tmp_path: Path
+) -> None:
+    made = tmp_path / "made.duckdb"
+    duckdb.connect(str(made)).close()
+    project.duckdb_path.write_bytes(bytes(4096))
+    timer = threading.Timer(0.5, lambda: project.duckdb_path.write_bytes(made.read_bytes()))
+    timer.start()
+    with project.open_warehouse(lock_wait=60.0).open():
+        pass
+    timer.join()
+
+
+def test_a_file_that_is_none_of_duckdb_s_is_told_at_once(project: Project) -> None:
+    project.duckdb_path.write_bytes(bytes(4096))
+    os.utime(project.duckdb_path, (0, 0))
+    warehouse = project.open_warehouse(lock_wait=60.0)
+    with pytest.raises(WarehouseError, match="cannot be opened"), warehouse.open():
+        pass
 
 
 @pytest.mark.slow
