@@ -28,8 +28,10 @@ _EXTENDED = (
 )
 _EMULATOR_SMOKE = _TESTS / "peers" / "test_bigquery.py"
 _SPREAD = (
-    "test_gmail_sync.py",
-    "test_stripe_sync.py",
+    "gmail_sync/test_failures.py",
+    "gmail_sync/test_mailbox.py",
+    "stripe_sync/test_bounds.py",
+    "stripe_sync/test_changes.py",
     "test_sandbox_changes.py",
     "test_sandbox_stripe_changes.py",
 )

@@ -27,8 +27,9 @@ from loaders.warehouse.base import Warehouse
 
 from .cli.conftest import one_line, run_main
 from .conftest import Project, event_types, events, prepared, run_scripted
+from .monitoring.conftest import DAY, HOUR, HOURLY, Log
+from .monitoring.test_views import states_of
 from .replay import Recorded, violations
-from .test_monitoring import DAY, HOUR, HOURLY, Log, states_of
 
 pytestmark = pytest.mark.usefixtures("stays_open")
 

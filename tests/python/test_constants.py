@@ -22,9 +22,9 @@ from loaders.warehouse.base import Warehouse
 from loaders.warehouse.dead_letters import open_letters
 
 from .conftest import Project, on_both_targets
+from .monitoring.conftest import Log, monitored
 from .test_dead_letters import HOUR, NOON, complete_load, put_letter, put_object
 from .test_hooks import rendered
-from .test_monitoring import Log, monitored
 
 pytestmark = pytest.mark.usefixtures("stays_open")
 

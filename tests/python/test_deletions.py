@@ -16,7 +16,6 @@ from loaders.sources.contract import FetchOptions, FetchRequest, Usage
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.contents import Stored
 
-from . import test_gmail_sync, test_stripe_sync
 from .conftest import (
     DUCKDB,
     Run,
@@ -29,9 +28,12 @@ from .conftest import (
     run_stripe,
     stored,
 )
-from .test_gmail_sync import mailbox as mailbox
-from .test_stripe_sync import DAY, rows
-from .test_stripe_sync import account as account
+from .gmail_sync import conftest as gmail_sync
+from .gmail_sync.conftest import mailbox as mailbox
+from .stripe_sync import conftest as stripe_sync
+from .stripe_sync.conftest import account as account
+from .stripe_sync.conftest import rows
+from .stripe_sync.test_changes import DAY
 
 pytestmark = pytest.mark.usefixtures("stays_open")
 
@@ -207,8 +209,8 @@ CASES = [
 
 def live_ids(warehouse: Warehouse, source: str, object_type: str) -> set[str]:
     if source == "stripe":
-        return set(test_stripe_sync.live(warehouse, object_type))
-    return set(test_gmail_sync.live(warehouse))
+        return set(stripe_sync.live(warehouse, object_type))
+    return set(gmail_sync.live(warehouse))
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ from .conftest import (
     run_stripe,
     stored,
 )
+from .stripe_sync.conftest import assert_mirrors, position
 from .test_ingest_gmail import dead_letters, is_complete
-from .test_stripe_sync import assert_mirrors, position
 
 pytestmark = [pytest.mark.usefixtures("core_build"), pytest.mark.slow]
 

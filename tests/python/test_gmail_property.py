@@ -18,7 +18,7 @@ from loaders.jobs import crashpoints
 from loaders.warehouse.base import Warehouse
 
 from .conftest import Project, assert_accounted, event_types, run_gmail
-from .test_gmail_sync import assert_mirrors
+from .gmail_sync.conftest import assert_mirrors
 
 pytestmark = [
     pytest.mark.usefixtures("core_build", "stays_open"),

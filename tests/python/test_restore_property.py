@@ -23,7 +23,7 @@ from . import held_file
 from . import test_gmail_property as gmail
 from . import test_stripe_property as stripe
 from .conftest import Project, Run, run_gmail, run_stripe
-from .test_gmail_sync import assert_mirrors
+from .gmail_sync.conftest import assert_mirrors
 
 pytestmark = [
     pytest.mark.usefixtures("core_build", "stays_open"),

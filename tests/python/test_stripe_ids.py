@@ -18,8 +18,8 @@ from loaders.warehouse.base import Warehouse
 from .conftest import run_stripe
 from .stripe_client.conftest import Answer, Server, new_client, new_request
 from .stripe_client.conftest import server as server
-from .test_stripe_sync import account as account
-from .test_stripe_sync import assert_mirrors, completed, rows
+from .stripe_sync.conftest import account as account
+from .stripe_sync.conftest import assert_mirrors, completed, rows
 
 pytestmark = [pytest.mark.usefixtures("stays_open"), pytest.mark.timeout(120)]
 

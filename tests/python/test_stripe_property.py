@@ -36,7 +36,7 @@ from .conftest import (
     events,
     run_stripe,
 )
-from .test_stripe_sync import live, there
+from .stripe_sync.conftest import live, there
 
 pytestmark = [
     pytest.mark.usefixtures("core_build", "stays_open"),

@@ -1,148 +1,33 @@
-"""The monitoring marts, and `run.py status`, which reads them."""
+"""What the views say of a log."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-import os
-import pty
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from loaders.cli.main import main
-from loaders.errors import TransformFailed
-from loaders.jobs.event_log import spool_dir
 from loaders.jobs.names import job_name_for
 from loaders.jobs.processes import host_identity
 from loaders.monitoring import health
 from loaders.monitoring.alerts import job_end
 from loaders.objects.items import Observed
-from loaders.settings.places import PROJECT_DIR
 from loaders.settings.times import grace
-from loaders.transform import dbt_build, invocation, views
-from loaders.transform.dbt_build import MONITORING
+from loaders.transform import views
 from loaders.warehouse.base import Warehouse
-from loaders.warehouse.bigquery import BigQueryWarehouse
 from loaders.warehouse.dead_letters import open_letters
+from tests.python.conftest import (
+    Project,
+    at,
+    on_both_targets,
+    run_scripted,
+)
 
-from .conftest import Project, at, event_types, events, on_both_targets, prepared, run_scripted
+from .conftest import DAY, ENDED, HOUR, HOURLY, INGESTED, MINUTE, Log, rows
 
 pytestmark = pytest.mark.usefixtures("stays_open")
-
-MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
-Event = dict[str, Any]
-
-
-@pytest.fixture
-def monitored(project: Project) -> Warehouse:
-    """An empty warehouse with the monitoring views."""
-    return prepared(project, "monitored", views.ensure_views)
-
-
-class Log:
-    """Collects the events of runs, and writes them in one statement."""
-
-    def __init__(self) -> None:
-        self.now = dt.datetime.now(dt.UTC)
-        self.events: list[Event] = []
-
-    def run(
-        self,
-        connection_name: str | None,
-        ago: float,
-        *ends: str,
-        ingestion: Mapping[str, Any] | None = None,
-        seconds: float = 10.0,
-        started: Mapping[str, Any] | None = None,
-        source_system: str = "acme",
-        **end: Any,
-    ) -> str:
-        """A run that began `ago` seconds ago, with `ends`, `seconds` later each: completed,
-        Orphaned, or a type of error. Its correlation_id."""
-        correlation_id = f"{connection_name}-{len(self.events)}"
-        common = {
-            "source_system": source_system,
-            "connection_name": connection_name,
-            "correlation_id": correlation_id,
-        }
-        job_name = f"{source_system}_ingest_me"
-        at_start = {"job_name": job_name, "timeout_seconds": 3600, **(started or {})}
-        self._add(common, "job.started", ago, at_start, trace_id="trace")
-        if ingestion is not None:
-            self._add(common, "ingestion.completed", ago - seconds / 2, ingestion)
-        for number, name in enumerate(ends, start=1):
-            told = {"job_name": job_name, "duration_seconds": seconds, **end}
-            if name == "completed":
-                self._add(common, "job.completed", ago - number * seconds, told)
-                continue
-            told |= {"error_type": name, "step": "extract", "retryable": True}
-            message = f"acme: {name}"
-            self._add(common, "job.failed", ago - number * seconds, told, error_message=message)
-        return correlation_id
-
-    def _add(
-        self,
-        common: Mapping[str, Any],
-        event_type: str,
-        ago: float,
-        payload: Mapping[str, Any],
-        **more: Any,
-    ) -> None:
-        self.events.append(
-            {
-                "event_id": f"event-{len(self.events)}",
-                "event_type": event_type,
-                **common,
-                "created_at": (self.now - dt.timedelta(seconds=ago)).isoformat(),
-                "status": "failed" if event_type.endswith("failed") else "ok",
-                "trace_id": None,
-                "error_message": None,
-                "payload": json.dumps(payload),
-                **more,
-            }
-        )
-
-    def completed(self, connection_name: str, times: Sequence[float], rows: int = 0) -> None:
-        """Completed runs, so many seconds ago."""
-        for ago in times:
-            self.run(connection_name, ago, "completed", ingestion={}, inserted=rows, updated=0)
-
-    def write(self, warehouse: Warehouse) -> None:
-        """Insert the events."""
-        columns = list(self.events[0])
-        kinds = {"connection_name", "trace_id", "error_message"}
-        values, parameters = [], []
-        for event in self.events:
-            # A NULL has no type on BigQuery.
-            given = [name for name in columns if not (name in kinds and event[name] is None)]
-            values.append(
-                "("
-                + ", ".join(
-                    warehouse.event_value(name) if name in given else "null" for name in columns
-                )
-                + ")"
-            )
-            parameters += [event[name] for name in given]
-        warehouse.execute(
-            f"insert into {warehouse.table('event_log')} ({', '.join(columns)})"
-            f" values {', '.join(values)}",
-            parameters,
-        )
-
-
-@pytest.fixture
-def log() -> Log:
-    return Log()
-
-
-def rows(warehouse: Warehouse, view: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    return sorted(
-        warehouse.execute(f"select {', '.join(columns)} from {warehouse.table(view)}"), key=repr
-    )
 
 
 def states(warehouse: Warehouse) -> dict[str, str]:
@@ -155,26 +40,6 @@ def states_of(warehouse: Warehouse) -> dict[str, tuple[str, str]]:
         each["connection_name"]: (each["state"], each["reason"])
         for each in views.connections(warehouse)
     }
-
-
-INGESTED: dict[str, Any] = {
-    "records_extracted": 9,
-    "new_dead_letters": 1,
-    "bytes": 5_000_000_000,
-    "api_calls": 4,
-    "api_units": 60,
-    "retries": 2,
-    "throttled_seconds": 1.5,
-    "mode": "incremental",
-    "has_more": False,
-    "objects": {"message": 7, "label": 1},
-    "failed_objects": ["label", "thread"],
-}
-ENDED: dict[str, Any] = {
-    **{"inserted": 5, "updated": 2, "unchanged": 1, "deleted": 3, "undeleted": 4, "stale": 0},
-    "tests": {"passed": 17, "warned": 2, "failed": 0},
-    "merge": {"bytes_processed": 10, "bytes_billed": 20, "slot_ms": 30, "job_id": "j"},
-}
 
 
 @on_both_targets
@@ -309,9 +174,6 @@ def test_runs_that_began_before_the_period_are_left_out(monitored: Warehouse, lo
     log.run("me", 90 * DAY + HOUR, "completed", seconds=2 * HOUR)  # its end is in the period
     log.write(monitored)
     assert states(monitored) == {kept: "completed"}
-
-
-HOURLY = [HOUR * (number + 0.5) for number in range(20, -1, -1)]
 
 
 @on_both_targets
@@ -543,286 +405,3 @@ def test_a_wrong_interval_is_named(monitored: Warehouse, project: Project) -> No
     result = build_with(project, "{acme: {me: 0h}}")
     said = str(result.exception or [each.message for each in result.result.results])
     assert "expected_intervals: acme.me: expected a whole number with s, m, h or d" in said
-
-
-# ---- run.py status
-
-
-def run_status(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
-    capsys.readouterr()
-    code = main(["status", *arguments])
-    return code, capsys.readouterr().out.splitlines()
-
-
-def test_status_is_0_when_all_is_ok_and_1_otherwise(
-    monitored: Warehouse, log: Log, capsys: pytest.CaptureFixture[str]
-) -> None:
-    log.completed("box", [day * DAY + 2.5 * HOUR for day in range(10)][::-1], 4)
-    log.write(monitored)
-    code, lines = run_status(capsys, "--limit", "1")
-    assert code == 0
-    assert [line.split("  ")[0] for line in lines[:2]] == ["connection", "acme.box"]
-    assert lines[1].split() == [
-        *["acme.box", "ok", "2", "h", "ago", "every", "24", "h", "0", "0"],
-        *["the", "last", "run", "completed"],
-    ]
-    assert lines[2] == ""
-    assert lines[3].split() == [
-        *("started", "state", "inserted", "updated", "deleted", "duration", "run"),
-    ]
-    assert lines[4].split()[:8] == ["2", "h", "ago", "completed", "4", "0", "-", "10.0"]
-    assert len(lines) == 5
-    log.events.clear()
-    log.run("shop", HOUR, "SourceError", source_system="other")
-    log.events[0]["event_id"], log.events[1]["event_id"] = "more-1", "more-2"
-    log.write(monitored)
-    code, lines = run_status(capsys)
-    assert code == 1
-    assert lines[1].split()[:4] == ["other.shop", "failing", "never", "-"]  # the worst first
-    assert lines[-1] == "shop-0: acme: SourceError"
-
-
-def test_status_as_json_is_what_the_views_hold(
-    monitored: Warehouse, log: Log, capsys: pytest.CaptureFixture[str]
-) -> None:
-    log.run("me", HOUR, "completed", ingestion=INGESTED, **ENDED)
-    log.write(monitored)
-    code, lines = run_status(capsys, "--json")
-    told = json.loads("\n".join(lines))
-    assert code == 0
-    assert told.keys() == {"connections", "runs", "spool"}
-    assert told["spool"] == {
-        **{"directory": str(spool_dir(monitored)), "waiting": 0, "set_aside": 0},
-    }
-    [connection], [run] = told["connections"], told["runs"]
-    assert tuple(connection) == views.CONNECTION_COLUMNS
-    assert tuple(run) == views.RUN_COLUMNS
-    began = log.now - dt.timedelta(seconds=HOUR)
-    assert dt.datetime.fromisoformat(run["started_at"]) == began
-    assert run["started_at"].endswith("+00:00")
-    assert run["objects_by_type"] == {"message": 7, "label": 1}
-
-
-@pytest.mark.parametrize("has_warehouse", [True, False])
-@pytest.mark.parametrize(
-    ("ending", "told"), [("json", "1 event(s) wait"), ("json.unreadable", "look")]
-)
-def test_status_is_not_ok_while_the_spool_holds_something(
-    monitored: Warehouse,
-    capsys: pytest.CaptureFixture[str],
-    has_warehouse: bool,
-    ending: str,
-    told: str,
-) -> None:
-    directory = spool_dir(monitored)
-    directory.mkdir(parents=True)
-    (directory / f"1.{ending}").write_text("{}")
-    if not has_warehouse:
-        monitored.target.path.unlink()
-    code, lines = run_status(capsys)
-    assert code == 1
-    [line] = [line for line in lines if line.startswith("spool: ")]
-    assert told in line
-    assert str(directory) in line
-    (directory / f"1.{ending}").unlink()
-    assert run_status(capsys)[0] == 0
-
-
-def test_status_makes_the_views_that_lack_once_and_logs_nothing(
-    warehouse: Warehouse,
-    log: Log,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A first run that failed while it fetched has built nothing."""
-    log.run("me", HOUR, "SourceError")
-    log.write(warehouse)
-    before = event_types(warehouse)
-    assert run_status(capsys)[0] == 1
-    assert event_types(warehouse) == before
-
-    built: list[Any] = []
-    monkeypatch.setattr(dbt_build, "build", lambda *arguments, **_: built.append(arguments))
-    run_status(capsys)
-    # As made by another machine: good as they are.
-    monkeypatch.setenv("LANDFALL_STATE_DIR", os.environ["LANDFALL_STATE_DIR"] + "-other")
-    run_status(capsys)
-    assert built == []
-
-
-def test_status_knows_a_run_whose_process_is_gone(
-    monitored: Warehouse, log: Log, capsys: pytest.CaptureFixture[str]
-) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    here = host_identity()
-    log.completed("killed", HOURLY)
-    log.run("killed", 60.0, started={"host": here, "pid": gone.pid})
-    log.completed("alive", HOURLY)
-    log.run("alive", 60.0, started={"host": here, "pid": os.getpid()})
-    log.write(monitored)
-    code, lines = run_status(capsys, "--json", "--limit", "100")
-    told = json.loads("\n".join(lines))
-    found = {each["connection_name"]: each for each in told["connections"]}
-    assert code == 1
-    assert [found["killed"][name] for name in ("state", "last_state", "consecutive_failures")] == [
-        "failing",
-        "orphaned",
-        1,
-    ]
-    assert [found["alive"][name] for name in ("state", "last_state")] == ["ok", "running"]
-    assert sorted(run["state"] for run in told["runs"] if run["state"] != "completed") == [
-        "orphaned",
-        "running",
-    ]
-
-
-@pytest.mark.slow
-def test_colours_are_for_terminals_that_want_them(
-    monitored: Warehouse, project: Project, log: Log
-) -> None:
-    log.run("me", HOUR, "SourceError")
-    log.write(monitored)
-
-    def printed(**environment: str) -> str:
-        reader, terminal = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, str(PROJECT_DIR / "loaders" / "run.py"), "status"],
-            env={**os.environ, "TERM": "xterm", **environment},
-            stdout=terminal,
-        )
-        assert process.wait(60) == 1
-        os.close(terminal)
-        text = os.read(reader, 100_000).decode()
-        os.close(reader)
-        return text
-
-    assert "\x1b[31mfailing\x1b[0m" in printed()
-    plain = printed(NO_COLOR="1")
-    assert "failing" in plain
-    assert "\x1b" not in plain
-    assert "\x1b" not in project.run_cli("status").stdout
-
-
-# ---- who builds the views
-
-
-@pytest.mark.slow
-def test_a_run_builds_the_views_when_they_lack_or_have_changed(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built: list[bool] = []
-    build = dbt_build.build
-
-    def noted(target: Any, correlation_id: str, arguments: Sequence[str], **options: Any) -> Any:
-        built.append(f"tag:{MONITORING}" not in arguments)
-        models = ("stg_landed_objects", "raw_objects", f"tag:{MONITORING}")
-        no_tests = ("--exclude-resource-type", "test", "unit_test")
-        selection = (*arguments, "--select", *models, *no_tests)
-        return build(target, correlation_id, selection, **options)
-
-    monkeypatch.setattr(dbt_build, "build", noted)
-    assert run_scripted(warehouse, []).error is None
-    assert {run["state"] for run in views.runs(warehouse, 5)} == {"completed"}
-    assert run_scripted(warehouse, []).error is None
-    warehouse.execute("drop view events.connection_health")
-    assert run_scripted(warehouse, []).error is None
-    monkeypatch.setattr(invocation, "views_fingerprint", lambda: "ofanotherrelease")
-    assert run_scripted(warehouse, []).error is None
-    assert run_scripted(warehouse, []).error is None
-    assert built == [True, False, True, True, False]
-    assert len(events(warehouse)) == 15
-
-
-def replaced(warehouse: Warehouse, _project: Project | None = None) -> None:
-    """Somebody makes a view of his own in the place of one."""
-    table = warehouse.table("connection_health")
-    columns = ", ".join(f"null as {name}" for name in views.CONNECTION_COLUMNS)
-    warehouse.execute(f"create or replace view {table} as select * from (select {columns}) as one")
-
-
-def edited(warehouse: Warehouse, project: Project) -> None:
-    """Somebody edits a view's text in place, which BigQuery's pages and API allow."""
-    if not isinstance(warehouse, BigQueryWarehouse):
-        replaced(warehouse, project)
-        return
-    client = warehouse.client()
-    view = client.get_table(warehouse.table("job_runs").replace("`", ""))
-    view.view_query = f"select * from ({view.view_query}) limit 0"
-    client.update_table(view, ["view_query"])
-    assert view.labels
-
-
-@pytest.mark.slow
-@on_both_targets
-@pytest.mark.parametrize("change", [replaced, edited])
-def test_views_that_somebody_has_changed_are_built_anew(
-    monitored: Warehouse,
-    project: Project,
-    log: Log,
-    capsys: pytest.CaptureFixture[str],
-    change: Callable[[Warehouse, Project], None],
-) -> None:
-    log.run("me", HOUR, "completed")
-    log.write(monitored)
-    views.build_views(monitored)
-    assert views.is_current(monitored)
-    change(monitored, project)
-    assert not views.is_current(monitored)
-    code, lines = run_status(capsys)
-    assert code == 0
-    assert any("acme.me" in line for line in lines)
-    assert views.is_current(monitored)
-    assert not (project.state_dir / "monitoring").exists()
-
-
-@pytest.mark.slow
-@on_both_targets
-def test_views_of_a_plain_dbt_build_are_good_to_read_and_built_by_the_next_run(
-    monitored: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert project.run_dbt("run", "--select", f"tag:{MONITORING}").success
-    assert not views.is_current(monitored)
-    monkeypatch.setattr(views, "build_views", None)  # nothing calls it
-    views.ensure_views(monitored)
-
-
-@pytest.mark.slow
-def test_views_that_a_command_line_s_variables_have_shaped_are_not_the_project_s(
-    monitored: Warehouse, project: Project
-) -> None:
-    arguments = ["--select", f"tag:{MONITORING}", "--vars", "{monitoring_days: 1}"]
-    assert dbt_build.build(monitored.target, "job", arguments).error is None
-    assert not views.is_current(monitored)
-
-
-@pytest.mark.slow
-def test_a_log_whose_runs_are_all_old_is_not_called_empty(
-    monitored: Warehouse, log: Log, capsys: pytest.CaptureFixture[str]
-) -> None:
-    log.run("me", 200 * DAY, "completed")
-    log.write(monitored)
-    code, [line] = run_status(capsys)
-    assert code == 1
-    assert "no run within monitoring_days" in line
-    assert f"{log.now - dt.timedelta(days=200):%Y-%m-%d}" in line
-
-
-def test_views_that_cannot_be_built_anew_are_one_clear_line(
-    monitored: Warehouse,
-    log: Log,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log.run("me", HOUR, "completed")
-    log.write(monitored)
-    replaced(monitored)
-    refused = dbt_build.BuildResult(error=TransformFailed("dbt build: Access Denied"))
-    monkeypatch.setattr(dbt_build, "build", lambda *_arguments: refused)
-    for command in ("status", "dashboard"):
-        code = main([command])
-        out, err = capsys.readouterr()
-        assert (code, out) == (1, "")
-        [line] = err.strip().splitlines()
-        assert "monitoring views of" in line
-        assert "Access Denied" in line

@@ -1,0 +1,1 @@
+"""The monitoring marts, and `run.py status`, which reads them."""

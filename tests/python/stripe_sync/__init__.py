@@ -1,0 +1,1 @@
+"""The sync of a Stripe account: the event feed, listings, what a run leaves for the next."""
