@@ -22,11 +22,11 @@
         {{ return(merge_of_slice(target, states)) }}
     {%- endif -%}
     {#- a commit that is a checkpoint, too, ends the row group: the next slice begins one -#}
-set global checkpoint_threshold = '1KB';
-    {%- for slice in range(slices) %}
+    {%- do run_query("set global checkpoint_threshold = '1KB'") -%}
+    {%- for slice in range(slices) -%}
 {{ merge_of_slice(target, states, slice) }};
-        {{- ' commit; begin transaction;' if not loop.last }}
-    {%- endfor %}
+{{ 'commit; begin transaction;' if not loop.last }}
+    {% endfor -%}
 reset global checkpoint_threshold
 {%- endmacro %}
 

@@ -1,6 +1,7 @@
-{# In how many slices DuckDB merges the queue: one, unless what 2,048 rows hold is more than a quarter
-   of its memory. Then `merge_slices` says which slice a key is in, by where its newest payload
-   lies in the queue: a slice is an eighth of the memory, and more only by what one key holds. #}
+{# In how many slices DuckDB merges the queue: one, unless 2,048 rows hold more than a quarter of its
+   memory. Then `merge_slices` says which slice a key is in, by where its newest payload lies in the
+   queue. A slice is a sixteenth of the memory, and the last object in it: what reads the rows of one
+   takes four times that in each thread. #}
 {% macro payload_slices() -%}
     {%- if not execute -%}{{ return(1) }}{%- endif -%}
     {%- set landed = source('landing', 'landed_objects').render() -%}
@@ -19,7 +20,7 @@ create or replace temporary table merge_slices as
 with places as (
     select
         *,
-        (sum(bytes) over (order by row_id) - bytes) // (" ~ memory ~ " // 8) as place
+        (sum(bytes) over (order by row_id) - bytes) // (" ~ memory ~ " // 16) as place
     from (
         select
             idem_key,
