@@ -21,12 +21,14 @@
     {%- if slices == 1 -%}
         {{ return(merge_of_slice(target, states)) }}
     {%- endif -%}
-    {#- a commit that is a checkpoint, too, ends the row group: the next slice begins one -#}
+    {#- a commit that is a checkpoint, too, ends the row group, and the next slice begins one; dbt's
+        own transaction, which began before, cannot be one -#}
     {%- do run_query("set global checkpoint_threshold = '1KB'") -%}
-    {%- for slice in range(slices) -%}
+    {%- for slice in range(slices) %}
+commit;
+begin transaction;
 {{ merge_of_slice(target, states, slice) }};
-{{ 'commit; begin transaction;' if not loop.last }}
-    {% endfor -%}
+    {%- endfor %}
 reset global checkpoint_threshold
 {%- endmacro %}
 

@@ -59,6 +59,11 @@ def upsert(warehouse: Warehouse, number: int, version: str) -> dict[str, int]:
     return {name: n for name, n in counts.items() if n}
 
 
+def row_groups(warehouse: Warehouse, table: str) -> int:
+    found = f"select count(distinct row_group_id) from pragma_storage_info('{table}')"
+    return int(warehouse.execute(found)[0][0])
+
+
 def held(warehouse: Warehouse) -> dict[str, int]:
     """Stored mails by the version that they are, each compared with what was sent."""
     sent = {
@@ -81,8 +86,17 @@ def test_more_than_2048_rows_may_hold_is_merged_changed_copied_and_erased(
     assert held(warehouse) == {"one": MAILS}
     assert upsert(warehouse, MAILS, "one") == {"unchanged": MAILS}
     assert upsert(warehouse, MAILS, "two") == {"updated": MAILS}
-    # What is small leaves the large rows where they are.
+    # What is small leaves the large rows where they are, and is not left in pieces itself.
+    with warehouse.open():
+        for _ in range(201):
+            warehouse.execute("insert into events_staging._dlt_loads (load_id) values ('torn')")
+            warehouse.checkpoint()
+    before = row_groups(warehouse, "events.raw_objects")
+    assert row_groups(warehouse, "events_staging._dlt_loads") > 200
     assert upsert(warehouse, 3, "one") == {"updated": 3}
+    assert row_groups(warehouse, "events.raw_objects") == before + 1
+    assert row_groups(warehouse, "events_staging._dlt_loads") < 10
+    assert count(warehouse, "events_staging._dlt_loads where load_id = 'torn'") == 201
     assert held(warehouse) == {"one": 3, "two": MAILS - 3}
     assert count(warehouse, "events_staging.landed_objects") == 0
     found = Stored(warehouse, "gmail", "acct1").members("message", "$.labelIds", "$.none")
