@@ -10,7 +10,7 @@ with row_groups as (
         row_group_id,
         max(start + count) as row_count,
         count(distinct block_id) + sum(len(additional_block_ids)) as blocks
-    from pragma_storage_info('{{ this.schema }}.{{ this.identifier }}')
+    from pragma_storage_info('"{{ this.schema }}"."{{ this.identifier }}"')
     where column_name = 'payload'
     group by row_group_id
 ),
@@ -49,17 +49,20 @@ from neighbours
 {% macro rewrite_split(table) -%}
     {%- set row_groups -%}
 select count(distinct row_group_id)
-from pragma_storage_info('{{ table.schema }}.{{ table.identifier }}')
+from pragma_storage_info('"{{ table.schema }}"."{{ table.identifier }}"')
     {%- endset -%}
     {%- if run_query(row_groups).rows[0][0] > 200 -%}
         {%- set name = table.render() -%}
+        {#- dbt's transaction is open: without one, the first statement would fail -#}
         {%- do run_query("
+commit;
 begin transaction;
 create or replace temporary table kept as from " ~ name ~ ";
 delete from " ~ name ~ ";
 insert into " ~ name ~ " from kept;
 drop table kept;
-commit
+commit;
+begin transaction
         ") -%}
     {%- endif -%}
 {%- endmacro %}

@@ -89,7 +89,10 @@ def test_more_than_2048_rows_may_hold_is_merged_changed_copied_and_erased(
     # What is small leaves the large rows where they are, and is not left in pieces itself.
     with warehouse.open():
         for _ in range(201):
-            warehouse.execute("insert into events_staging._dlt_loads (load_id) values ('torn')")
+            warehouse.execute(
+                "insert into events_staging._dlt_loads (load_id, status, inserted_at)"
+                " values ('torn', 1, now())"
+            )
             warehouse.checkpoint()
     before = row_groups(warehouse, "events.raw_objects")
     assert row_groups(warehouse, "events_staging._dlt_loads") > 200
