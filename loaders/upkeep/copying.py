@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from loaders.upkeep import copy_tables as sql
 from loaders.upkeep.copy_compare import Comparison, compare, matched, sorted_rows
 from loaders.upkeep.copy_tables import TABLES, CopiedTable
 from loaders.warehouse.base import Warehouse
+from loaders.warehouse.id_tables import SpilledTables
 
 PACKAGE_ROWS = 20_000
 PACKAGE_BYTES = 64 * 1024 * 1024
@@ -136,9 +136,14 @@ class WarehouseCopy:
         self._verify(table, result)
 
     def _missing_rows(self, table: CopiedTable, result: TableCopy) -> Generator[Row, None, None]:
-        missing = self._missing_keys(table, result)
-        while keys := list(itertools.islice(missing, RANGE_KEYS)):
-            yield from self._rows_of(table, keys)
+        documented = self._documented_of(table)
+        key = [(name, _ARROW_TYPES[documented[name]]) for name in table.key]
+        # Read to its end first: a stream that is open keeps DuckDB from a checkpoint.
+        with SpilledTables({"missing": key}) as spilled:
+            spilled.add("missing", self._missing_keys(table, result))
+            missing = spilled.connection.execute("from missing order by all")
+            while keys := missing.fetchmany(RANGE_KEYS):
+                yield from self._rows_of(table, keys)
 
     def _read_erased(self) -> None:
         """What was erased on either side: the source's blocks are in the target by now."""
@@ -230,6 +235,7 @@ class WarehouseCopy:
                     f" '{self._target.target.name}': {reason_of(self._target, error)}; run the"
                     " same command again, what is there is kept"
                 ) from error
+            self._target.checkpoint()
 
     def _create_temporary(self, table: CopiedTable) -> None:
         """By SQL: dlt, which remembers what it created, would not create it again."""
@@ -247,13 +253,20 @@ class WarehouseCopy:
             self._target.json_parsed(name) if data_type == "json" else name
             for name, data_type in columns.items()
         )
-        stored = sql.stored(self._target, table)
-        self._target.execute(
+        stored, temporary = sql.stored(self._target, table), sql.temporary(self._target, table)
+        insert = (
             f"insert into {stored} ({', '.join(columns)})"
-            f" select {', '.join(values)} from {sql.temporary(self._target, table)} as copied"
+            f" select {', '.join(values)} from {temporary} as copied"
             f" where {self._target.is_complete()}"
             f" and not exists (select 1 from {stored} as stored where stored.{key} = copied.{key})"
         )
+        if self._target.largest_json is None:
+            self._target.execute(insert)
+            return
+        # A statement may bring no more than a package holds into DuckDB's memory.
+        for load in self._target.execute(f"select distinct _dlt_load_id from {temporary}"):
+            self._target.execute(f"{insert} and _dlt_load_id = ?", load)
+            self._target.checkpoint()
 
     def _verify(self, table: CopiedTable, result: TableCopy) -> None:
         """Raises CheckFailed when the target does not hold the source's rows."""

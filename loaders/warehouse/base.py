@@ -40,6 +40,9 @@ class Warehouse(abc.ABC):
         self.may_be_read_only = False
         """Whether reading will do where another process keeps others from writing."""
 
+    def checkpoint(self) -> None:  # noqa: B027 - most have nothing to do
+        """Have written down what has come until now, so that what comes next is not added to it."""
+
     @abc.abstractmethod
     def table(self, name: str) -> str:
         """Qualified name of a table in the events dataset."""

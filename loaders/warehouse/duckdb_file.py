@@ -183,6 +183,13 @@ class DuckDBWarehouse(Warehouse):
         said = message.partition("Possible solutions")[0].strip()
         return f"{said}; raise LANDFALL_DUCKDB_MEMORY, which is memory_limit in profiles.yml"
 
+    def checkpoint(self) -> None:
+        """End the row groups: DuckDB writes 2,048 rows of one at once, and its memory bounds those.
+
+        While a transaction is open in this process, a stream's too, that is refused.
+        """
+        self.execute("checkpoint")
+
     def end_statements(self, label: str, value: str, since: dt.datetime) -> None:
         """Nothing: a statement ends with its process."""
 

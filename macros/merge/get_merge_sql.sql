@@ -2,8 +2,6 @@
 
 {% macro duckdb__get_merge_sql(target, source, unique_key, dest_columns, incremental_predicates=none) -%}
     {%- if model.name == 'raw_objects' -%}
-        {#- the loaders keep checkpoints from merging the row groups of a queue not yet drained -#}
-        {%- do run_query("reset global max_vacuum_tasks") -%}
         {{ return(merge_objects(target, source)) }}
     {%- endif -%}
     {{ return(dbt.duckdb__get_merge_sql(

@@ -9,8 +9,33 @@
 {# DuckDB keeps what a MERGE inserts or updates in memory until it commits: 100,000 mails do
    not fit in 512 MB. What an INSERT writes it streams to disk. So payloads are written by an
    INSERT, never sorted, joined or updated: here one transaction (dbt's) is the one snapshot,
-   and the MERGE takes out the rows whose payload the INSERT then writes anew. #}
+   and the MERGE takes out the rows whose payload the INSERT then writes anew.
+
+   But a commit holds the payloads of 2,048 rows, as DuckDB writes so many at once. Where those are
+   too large, the keys are merged in slices, each a transaction and a snapshot of its own: a process
+   that dies between two of them leaves merged states in the queue, which change nothing when they
+   are merged again. #}
 {% macro duckdb__merge_objects(target, states) -%}
+    {%- set slices = payload_slices() -%}
+    {%- do set_vacuum(slices == 1) -%}
+    {%- if slices == 1 -%}
+        {{ return(merge_of_slice(target, states)) }}
+    {%- endif -%}
+    {#- a commit that is a checkpoint, too, ends the row group, and the next slice begins one; dbt's
+        own transaction, which began before, cannot be one -#}
+    {%- do run_query("set global checkpoint_threshold = '1KB'") -%}
+    {%- for slice in range(slices) %}
+commit;
+begin transaction;
+{{ merge_of_slice(target, states, slice) }};
+    {%- endfor %}
+reset global checkpoint_threshold
+{%- endmacro %}
+
+{# The MERGE of all queued keys, or of those of a slice. #}
+{% macro merge_of_slice(target, states, slice=none) -%}
+    {%- set taken = 'true' if slice is none
+        else 'idem_key in (select idem_key from merge_slices where slice = ' ~ slice ~ ')' -%}
     {%- set of = object_columns() -%}
     {%- set columns = of.key + of.landed + of.history + of.current + ['inserted_by'] -%}
     {%- set history -%}
@@ -32,6 +57,7 @@ with contents as (
     where
         not is_deleted
         and {{ is_to_merge() | indent }}
+        and {{ taken }}
     group by idem_key, observed_at
 ),
 
@@ -39,7 +65,7 @@ seen as (
     select
         objects.* exclude (payload),
         contents.content_row
-    from {{ states }} as objects
+    from (select * from {{ states }} where {{ taken }}) as objects
     left join contents
         on objects.idem_key = contents.idem_key
         and objects.content_observed_at = contents.observed_at
