@@ -141,3 +141,25 @@ def test_a_merge_that_ends_between_two_slices_is_gone_on_with(
     assert upsert(warehouse, 0, "two").get("updated", 0) <= found["one"]
     assert held(warehouse) == {"two": MAILS}
     assert warehouse.execute(seen) == [first_seen]
+
+
+def test_a_log_of_many_row_groups_is_written_anew_as_it_is(warehouse: Warehouse) -> None:
+    """Beside large payloads checkpoints merge no row groups: the log would have one for each."""
+    assert upsert(warehouse, MAILS, "one") == {"inserted": MAILS}
+    with warehouse.open():
+        for number in range(210):
+            warehouse.execute(
+                "insert into events.event_log by name"
+                f" select * replace ('old-{number}' as event_id)"
+                " from events.event_log where event_type = 'job.started' limit 1"
+            )
+            warehouse.execute("checkpoint")
+    rows = "from events.event_log order by all"
+    before = warehouse.execute(rows)
+    groups = "select count(distinct row_group_id) from pragma_storage_info('events.event_log')"
+    assert warehouse.execute(groups)[0][0] > 200
+    assert upsert(warehouse, 3, "two") == {"updated": 3}
+    assert warehouse.execute(groups)[0][0] < 20
+    after = warehouse.execute(rows)
+    assert len(after) == len(before) + 3
+    assert {str(row) for row in before} <= {str(row) for row in after}
