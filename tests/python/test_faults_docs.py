@@ -16,7 +16,7 @@ def test_every_fault_that_is_documented_is_tested() -> None:
         if line.startswith("| ") and not line.startswith("| fault ")
     ]
     assert len(rows) > 40
-    sources = (PROJECT_DIR / "tests" / "python").glob("test_*.py")
+    sources = (PROJECT_DIR / "tests" / "python").rglob("test_*.py")
     defined = {name for path in sources for name in DEFINED.findall(path.read_text())}
     for row in rows:
         assert row.count("|") == 5, row
