@@ -84,7 +84,14 @@ def read(fetcher: Fetcher, *message_ids: str) -> list[Item]:
     return [item for item in fetcher.run(batches, len(batches)) if not isinstance(item, Listed)]
 
 
-@pytest.mark.parametrize(("size", "most"), [(1, 40), (3 * MEGABYTES, 22), (80 * MEGABYTES, 1)])
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [
+        (1, 40),
+        (3 * MEGABYTES, 22),
+        pytest.param(80 * MEGABYTES, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_answers_that_wait_are_bounded_in_number_and_bytes(size: int, most: int) -> None:
     body = b" " * size
     asked = list[str]()

@@ -162,6 +162,7 @@ def test_the_source_is_short() -> None:
     assert len(lines) <= 60
 
 
+@pytest.mark.slow
 def test_it_is_filled_followed_and_verified(run: Runner, desk: HelpDesk) -> None:
     checked = run("check", "tickets")
     assert "account      ok" in checked
@@ -226,7 +227,8 @@ def test_dates_dead_letters_and_another_account(run: Runner, desk: HelpDesk) -> 
     assert run.stored == desk.tickets
 
 
-@pytest.mark.usefixtures("core_build")
+@pytest.mark.slow
+@pytest.mark.usefixtures("core_build", "stays_open")
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_meanwhile_the_last_run_holds_what_is_there(
     warehouse: Warehouse, desk: HelpDesk, seed: int
@@ -275,6 +277,7 @@ def test_whatever_happens_meanwhile_the_last_run_holds_what_is_there(
     assert run().counts == {}
 
 
+@pytest.mark.slow
 def test_what_it_cannot_do_or_is_not_told_is_one_line(run: Runner) -> None:
     token = "SOURCES__TICKETS__DESK__TOKEN"
     said = run("tickets", code=2, **{token: ""})

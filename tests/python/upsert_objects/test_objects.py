@@ -115,6 +115,7 @@ def test_a_generator_is_read_one_package_ahead_and_no_further(
     assert taken_while_loading == furthest
 
 
+@pytest.mark.slow
 def test_landing_only_upserts_at_once_land_each_object_once(project: Project) -> None:
     """They have no lease, and share dlt's directory of the connection."""
     warehouse = project.open_warehouse(lock_wait=60)
