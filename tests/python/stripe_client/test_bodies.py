@@ -156,8 +156,12 @@ def test_objects_are_kept_byte_for_byte(server: Server, text: str) -> None:
     assert as_text(client.object(new_request(), "/v1/charges", "any")[0]) == text
 
 
+# The gate refuses integers beyond 64 bits: they are no float's matter here.
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
     ),
