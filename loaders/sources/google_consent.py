@@ -32,13 +32,8 @@ from loaders.settings.connection import SANDBOX, Connection
 from loaders.settings.options import section
 from loaders.settings.places import shown
 from loaders.sources.connections import load_connection
-from loaders.sources.google_credentials import (
-    Consent,
-    GoogleApi,
-    local_path,
-    token_file,
-    write_private,
-)
+from loaders.sources.google_api import Consent, GoogleApi
+from loaders.sources.google_credentials import local_path, token_file, write_private
 
 BROWSER_SECONDS = 600
 PASTE_PORT = 8765

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +23,9 @@ from loaders.errors import ConfigError, register_secret
 from loaders.settings.connection import Connection
 from loaders.settings.options import section
 from loaders.settings.places import PROJECT_DIR, shown, token_path
+from loaders.sources.google_api import GoogleApi
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class GoogleApi:
-    """What a source asks Google for, and where a person reads more of it."""
-
-    scopes: tuple[str, ...]
-    authorise: str
-    """The command that gets a connection a token, with `{connection}` in it."""
-    page: str
-    """Of the documentation."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Consent:
-    """What an owner is asked for, and how its token is tried."""
-
-    api: GoogleApi
-    what: str
-    """The owner's, as a person calls it."""
-    prove: Callable[[Connection, Any], str]
-    """Uses the credentials, and returns a line that says whose data they open."""
 
 
 @dataclasses.dataclass(frozen=True)

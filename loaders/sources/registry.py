@@ -20,7 +20,7 @@ from loaders.sources.definition import Definition
 
 if TYPE_CHECKING:
     from loaders.sources.access import Access, AccessOptions
-    from loaders.sources.google_credentials import Consent
+    from loaders.sources.google_api import Consent
     from loaders.warehouse.base import Warehouse
 
 if _folder := os.environ.get("LANDFALL_SOURCES"):

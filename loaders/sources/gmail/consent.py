@@ -10,7 +10,7 @@ from loaders.settings.connection import Connection
 from loaders.sources.contract import FetchRequest, Usage
 from loaders.sources.gmail.client import GmailClient
 from loaders.sources.gmail.options import API, GmailConfig
-from loaders.sources.google_credentials import Consent
+from loaders.sources.google_api import Consent
 
 if TYPE_CHECKING:
     from loaders.warehouse.contents import Stored

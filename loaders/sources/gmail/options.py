@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from loaders.errors import ConfigError
 from loaders.settings.connection import Connection
 from loaders.settings.options import check_options, one_of, read_options, section, within
-from loaders.sources.google_credentials import GoogleApi
+from loaders.sources.google_api import GoogleApi
 from loaders.sources.options import SourceOptions
 
 SCOPES = ("https://www.googleapis.com/auth/gmail.readonly",)

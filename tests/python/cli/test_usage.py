@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
 
 from loaders.cli import main
 from loaders.jobs.job import Job
+from loaders.settings.places import PROJECT_DIR
 from loaders.warehouse.base import Warehouse
 from tests.python.conftest import Project, event_types, events
 
@@ -168,3 +170,16 @@ def test_a_place_that_takes_no_file_is_one_line(
     assert "Errno" not in line
     assert "--debug" not in line
     assert "Traceback" not in err
+
+
+def test_help_loads_no_library_that_runs_need() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['run.py', '--help']\n"
+        f"try: runpy.run_path({str(PROJECT_DIR / 'loaders' / 'run.py')!r}, run_name='__main__')\n"
+        "except SystemExit: print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "loaders.cli.main" in loaded
+    heavy = {"dlt", "dbt", "duckdb", "google.auth", "googleapiclient", "pyarrow", "requests"}
+    assert not loaded & heavy
