@@ -176,10 +176,10 @@ def test_help_loads_no_library_that_runs_need() -> None:
     code = (
         "import runpy, sys; sys.argv = ['run.py', '--help']\n"
         f"try: runpy.run_path({str(PROJECT_DIR / 'loaders' / 'run.py')!r}, run_name='__main__')\n"
-        "except SystemExit: print(*sys.modules)"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    loaded = set(done.stderr.split())
     assert "loaders.cli.main" in loaded
     heavy = {"dlt", "dbt", "duckdb", "google.auth", "googleapiclient", "pyarrow", "requests"}
     assert not loaded & heavy
