@@ -267,6 +267,18 @@ class WarehouseCopy:
         for load in self._target.execute(f"select distinct _dlt_load_id from {temporary}"):
             self._target.execute(f"{insert} and _dlt_load_id = ?", load)
             self._target.checkpoint()
+        if "payload" in columns:
+            self._say_if_large(stored)
+
+    def _say_if_large(self, stored: str) -> None:
+        """Say what a MERGE in slices says of a DuckDB store: see macros/merge/set_vacuum.sql."""
+        [(is_large,)] = self._target.execute(
+            "select max(held) > parse_formatted_bytes(current_setting('memory_limit')) / 4 from"
+            f" (select sum(strlen(payload)) as held from {stored} group by rowid // 2048)"
+        )
+        if is_large:
+            queue = self._target.staging_table("landed_objects")
+            self._target.execute(f"comment on table {queue} is 'large payloads'")
 
     def _verify(self, table: CopiedTable, result: TableCopy) -> None:
         """Raises CheckFailed when the target does not hold the source's rows."""

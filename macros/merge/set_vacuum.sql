@@ -1,41 +1,22 @@
-{# Lets DuckDB's checkpoints merge small row groups during a MERGE, unless payloads are too large for
-   that: 2,048 rows of a row group are written at once. The loaders keep them from it at any other
-   time, as the queue has small row groups with every payload in them. #}
+{# Lets DuckDB's checkpoints merge small row groups during a MERGE, unless the store has payloads that
+   are too large for that: 2,048 rows of a row group are written at once. A comment on the queue says
+   so, from the first MERGE in slices on. The loaders keep checkpoints from it at any other time, as
+   the queue has small row groups with every payload in them. #}
 {% macro set_vacuum(may_be) -%}
     {%- if not execute -%}{{ return('') }}{%- endif -%}
-    {#- a payload is held twice, and compressed to a sixteenth at most -#}
+    {%- set queue = source('landing', 'landed_objects') -%}
+    {%- if not may_be -%}
+        {%- do run_query('comment on table ' ~ queue.render() ~ " is 'large payloads'") -%}
+    {%- endif -%}
     {%- set holds_large -%}
-with row_groups as (
-    select
-        row_group_id,
-        max(start + count) as row_count,
-        count(distinct block_id) + sum(len(additional_block_ids)) as blocks
-    from pragma_storage_info('"{{ this.schema }}"."{{ this.identifier }}"')
-    where column_name = 'payload'
-    group by row_group_id
-),
-
-placed as (
-    select
-        blocks * least(1, 2048 / row_count) as blocks,
-        sum(row_count) over (order by row_group_id) - row_count as first_row
-    from row_groups
-),
-
-neighbours as (
-    select
-        sum(blocks) over (
-            order by first_row range between 2047 preceding and current row
-        ) as blocks
-    from placed
-)
-
-select
-    coalesce(max(blocks), 0) * 256 * 1024 * 16 * 2
-    > parse_formatted_bytes(current_setting('memory_limit'))
-from neighbours
+select comment is not null
+from duckdb_tables()
+where
+    database_name = current_database()
+    and schema_name = '{{ queue.schema }}'
+    and table_name = '{{ queue.identifier }}'
     {%- endset -%}
-    {%- if may_be and not run_query(holds_large).rows[0][0] -%}
+    {%- if not run_query(holds_large).rows[0][0] -%}
         {%- do run_query("reset global max_vacuum_tasks") -%}
     {%- else -%}
         {%- do run_query("set global max_vacuum_tasks = 0") -%}

@@ -82,8 +82,11 @@ def held(warehouse: Warehouse) -> dict[str, int]:
 def test_more_than_2048_rows_may_hold_is_merged_changed_copied_and_erased(
     warehouse: Warehouse, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert upsert(warehouse, MAILS, "one") == {"inserted": MAILS}
+    assert upsert(warehouse, 3, "one") == {"inserted": 3}
+    assert comment(warehouse) is None
+    assert upsert(warehouse, MAILS, "one") == {"inserted": MAILS - 3, "unchanged": 3}
     assert held(warehouse) == {"one": MAILS}
+    assert comment(warehouse) == "large payloads"
     assert upsert(warehouse, MAILS, "one") == {"unchanged": MAILS}
     assert upsert(warehouse, MAILS, "two") == {"updated": MAILS}
     # What is small leaves the large rows where they are, and is not left in pieces itself.
@@ -113,9 +116,19 @@ def test_more_than_2048_rows_may_hold_is_merged_changed_copied_and_erased(
     copied = open_warehouse(load_target("copy"), 0.0)
     WarehouseCopy(warehouse, copied).run()
     assert held(copied) == {"one": 3, "two": MAILS - 3}
+    assert comment(copied) == "large payloads"
 
     Erasure(warehouse, Selection("gmail", "acct1", condition="external_id < 'm5'")).run()
     assert held(warehouse) == {"two": sum(f"m{n}" >= "m5" for n in range(MAILS))}
+
+
+def comment(warehouse: Warehouse) -> str | None:
+    """What the queue says of the store's payloads."""
+    [(said,)] = warehouse.execute(
+        "select comment from duckdb_tables() where table_name = 'landed_objects'"
+    )
+    text: str | None = said
+    return text
 
 
 def test_a_merge_that_ends_between_two_slices_is_gone_on_with(
