@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,10 +68,6 @@ class File:
         return self.copies / f"{name}.duckdb"
 
 
-_manifests: dict[str, Any] = {}
-"""By target."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Project:
     """Where one test keeps its profile, warehouse and local state."""
@@ -114,37 +110,20 @@ class Project:
 
     def run_dbt(self, *arguments: str, quiet: bool = True) -> Any:
         """Run a plain dbt command in this process, as a person would type it."""
-        held_file.let_go()
-        # What changes what is parsed, or what of it is compiled, is for the command alone.
-        is_as_parsed = not {"--vars", "--inline", "--empty", "--target", "parse"}.intersection(
-            arguments
-        )
-        try:
-            manifest = self._parsed() if is_as_parsed else None
-            return self._invoke(arguments, ("--quiet",) if quiet else (), manifest)
-        finally:
-            release_file()
-
-    def _parsed(self) -> Any:
-        """The project as it is parsed for a target: reading dbt's cache takes a third of the time
-        of a command."""
-        if self.target not in _manifests:
-            _manifests[self.target] = self._invoke(("parse",), ("--quiet",)).result
-        return _manifests[self.target]
-
-    def _invoke(
-        self, arguments: Sequence[str], options: Sequence[str], manifest: Any = None
-    ) -> Any:
         from dbt.cli.main import dbtRunner
 
-        return dbtRunner(manifest).invoke(
-            [
-                *options,
-                *("--log-path", str(self.state_dir / "logs")),
-                *arguments,
-                # dbt parses all anew when another target, or none, was said before.
-                *(() if "--target" in arguments else ("--target", self.target)),
-                *("--project-dir", str(PROJECT_DIR)),
-                *("--target-path", str(PROJECT_DIR / "target" / self.target)),
-            ]
-        )
+        held_file.let_go()
+        try:
+            return dbtRunner().invoke(
+                [
+                    *(("--quiet",) if quiet else ()),
+                    *("--log-path", str(self.state_dir / "logs")),
+                    *arguments,
+                    # dbt parses all anew when another target, or none, was said before.
+                    *(() if "--target" in arguments else ("--target", self.target)),
+                    *("--project-dir", str(PROJECT_DIR)),
+                    *("--target-path", str(PROJECT_DIR / "target" / self.target)),
+                ]
+            )
+        finally:
+            release_file()
