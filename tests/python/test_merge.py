@@ -516,6 +516,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[State], list[list[State]]]:
     return history, [list(shuffled[a:b]) for a, b in itertools.pairwise(edges)]
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @settings(
     max_examples=150,

@@ -162,7 +162,7 @@ def test_the_source_is_short() -> None:
     assert len(lines) <= 60
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_it_is_filled_followed_and_verified(run: Runner, desk: HelpDesk) -> None:
     checked = run("check", "tickets")
     assert "account      ok" in checked
@@ -227,7 +227,7 @@ def test_dates_dead_letters_and_another_account(run: Runner, desk: HelpDesk) -> 
     assert run.stored == desk.tickets
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.usefixtures("core_build", "stays_open")
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_meanwhile_the_last_run_holds_what_is_there(

@@ -168,7 +168,7 @@ def test_who_has_waited_long_looks_as_often_as_who_comes_anew(
 MAILBOXES, ACCOUNTS = 7, 3
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.timeout(900)
 def test_ten_first_jobs_at_once_all_complete(
     empty_project: Project, monkeypatch: pytest.MonkeyPatch

@@ -226,6 +226,7 @@ def dying_at(number: int | None) -> Iterator[list[str]]:
         yield moments
 
 
+@pytest.mark.extended
 @duckdb_only("the table has a constraint")
 def test_a_death_while_a_refused_package_is_landed_again_loses_nothing(
     warehouse: Warehouse,
