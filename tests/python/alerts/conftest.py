@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import itertools
 import json
 import logging
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from loaders.errors import LandfallError, SourceError
-from loaders.jobs.event_log import log_event
+from loaders.jobs.event_log import log_event, spool
 from loaders.jobs.job import Job
 from loaders.jobs.names import job_name_for
 from loaders.monitoring import health
@@ -145,6 +146,9 @@ def monitored(project: Project) -> Warehouse:
     return prepared(project, "monitored", make_views)
 
 
+_numbers = itertools.count()
+
+
 def log_run(
     warehouse: Warehouse,
     ago: dt.timedelta,
@@ -158,7 +162,8 @@ def log_run(
     began = dt.datetime.now(dt.UTC) - ago
     job_name = job_name_for("gmail", connection)
     end = {"job_name": job_name, "package_name": "landfall", "duration_seconds": 60.0}
-    correlation_id = f"{job_name}-{began:%Y%m%d%H%M%S}-0000"
+    # As two of the same second have, too.
+    correlation_id = f"{job_name}-{began:%Y%m%d%H%M%S}-{next(_numbers):04x}"
     start = {"job_name": job_name, "parameters": parameters or {}, "timeout_seconds": 3600}
     failed = error_message is not None
     more = {"error_type": "SourceError", "step": "extract", "retryable": True}
@@ -181,6 +186,7 @@ def log_run(
             payload=payload,
             created_at=began + dt.timedelta(seconds=seconds),
         )
+    assert not spool(warehouse).waiting  # what cannot be stored is spooled, and no error
     return correlation_id
 
 
