@@ -88,15 +88,17 @@ def type_and_id(key: str, source_system: str, connection_name: str) -> tuple[str
 
 def gmail_idem_key(connection_name: str, object_type: str = "message") -> IdemKeyFunction:
     """Keys of Gmail resources by their `id` (Gmail API v1, users.messages)."""
-    return _by_id("gmail", connection_name, object_type)
+    return key_by_id("gmail", connection_name, object_type)
 
 
 def stripe_idem_key(connection_name: str, object_type: str) -> IdemKeyFunction:
     """Keys of Stripe objects by their `id` (Stripe API, every object's `id`)."""
-    return _by_id("stripe", connection_name, object_type)
+    return key_by_id("stripe", connection_name, object_type)
 
 
-def _by_id(source_system: str, connection_name: str, object_type: str) -> IdemKeyFunction:
+def key_by_id(source_system: str, connection_name: str, object_type: str) -> IdemKeyFunction:
+    """Keys of objects by their `id`; ValueError for one without."""
+
     def key(payload: Mapping[str, Any]) -> str:
         if not isinstance(payload, Mapping) or payload.get("id") is None:
             raise ValueError(f"{source_system} {object_type} without an id")

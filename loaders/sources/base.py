@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from loaders.objects.idem_keys import idem_key, owners
+from loaders.objects.idem_keys import idem_key, key_by_id, owners
 from loaders.objects.items import Item, Observed
 from loaders.sources.contract import FetchRequest
 from loaders.sources.options import SourceOptions
@@ -31,15 +31,14 @@ class EngineSource(abc.ABC):
 
         Raises ValueError for an object without an id, or with another than was asked for.
         """
-        external_id = item.external_id or ""
-        if item.object_type not in owners(self.source_system):
+        place = (self.source_system, self._connection_name, item.object_type)
+        if item.object_type in owners(self.source_system):
+            return idem_key(*place, item.external_id or "")
+        key = key_by_id(*place)(payload)
+        if item.external_id not in (None, payload["id"]):
             named = f"{self.source_system} {item.object_type}"
-            if not isinstance(payload, Mapping) or payload.get("id") is None:
-                raise ValueError(f"{named} without an id")
-            external_id = payload["id"]
-            if item.external_id not in (None, external_id):
-                raise ValueError(f"{named} with another id than was asked for")
-        return idem_key(self.source_system, self._connection_name, item.object_type, external_id)
+            raise ValueError(f"{named} with another id than was asked for")
+        return key
 
     @abc.abstractmethod
     def created_at(self, item: Observed, payload: Mapping[str, Any]) -> dt.datetime | None:

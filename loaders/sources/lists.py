@@ -37,8 +37,8 @@ from loaders.sources.parallel import ReadAhead
 from loaders.sources.positions import StoredPosition
 from loaders.sources.refusals import (
     OF_ONE_OBJECT,
+    OF_ONE_TYPE,
     NotFound,
-    PermissionDenied,
     RequestRefused,
     another_object,
     foreign_answer,
@@ -53,7 +53,6 @@ _MAX_SEEN = 10_000
 _MODES = ("incremental", "full", "resync")
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError)
 """What a source's own code raises for another shape than it was written for."""
-_OF_ONE_TYPE = (PermissionDenied, *OF_ONE_OBJECT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,7 +166,7 @@ class ListSource(EngineSource):
             reading = _Reading(self, request, object_type, account)
             try:
                 yield from reading.items()
-            except _OF_ONE_TYPE as error:
+            except OF_ONE_TYPE as error:
                 request.outcome.failures[object_type] = error
             request.outcome.unfetched += len(reading.unfetched)
 
@@ -190,7 +189,7 @@ class ListSource(EngineSource):
                             yield Observed(object_type, text, observed_at, value["id"], None, value)
                     now = {"dates": dates, "after": page.after}
                     yield Cursor(stream, now, request.clock.now())
-            except _OF_ONE_TYPE as error:
+            except OF_ONE_TYPE as error:
                 request.outcome.failures[object_type] = error
 
     def _is_between(
@@ -214,7 +213,7 @@ class ListSource(EngineSource):
             attempted: set[str] = set()
             try:
                 yield from self.each(request, object_type, list(attempts), attempts, attempted)
-            except _OF_ONE_TYPE as error:
+            except OF_ONE_TYPE as error:
                 request.outcome.failures[object_type] = error
             wanted.settle(((object_type, key) for key in attempted), request)
 

@@ -30,6 +30,8 @@ class PermissionDenied(SourceError):
 
 OF_ONE_OBJECT = (TransientSourceError, RequestRefused)
 """Failures that may be those of the object asked for."""
+OF_ONE_TYPE = (PermissionDenied, *OF_ONE_OBJECT)
+"""Failures of a type of objects, which keep none of the others waiting."""
 
 
 def foreign_answer(source_system: str, method: str) -> ForeignAnswer:

@@ -2,7 +2,7 @@
 
 A run opens and closes its file seven times, so that others may have it in between, and that takes
 longer than what it does there. Most tests are about what a run brings; that files are given back
-in time is test_concurrency's. Whoever else is to open a file, or to replace it, lets go first.
+in time is for concurrency/ to prove. Whoever else is to open or replace a file lets go first.
 """
 
 from __future__ import annotations

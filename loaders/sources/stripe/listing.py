@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from loaders.errors import SourceError
 from loaders.sources.bounds import Bounds
-from loaders.sources.refusals import OF_ONE_OBJECT, PermissionDenied, RequestRefused
+from loaders.sources.refusals import OF_ONE_TYPE, RequestRefused
 from loaders.sources.stripe.client import PAGE_SIZE, not_advancing
 from loaders.sources.stripe.kinds import Kind
 from loaders.sources.stripe.position import Slice
@@ -142,7 +142,7 @@ class Listing:
             page = future.result()
             if page.rest is not None:
                 walk.go_on(page.rest)
-        except (PermissionDenied, *OF_ONE_OBJECT) as error:
+        except OF_ONE_TYPE as error:
             self._bounds.give_back(walk.limit)
             self._waiting.append(walk)
             self._note_failure(walk, error)

@@ -14,7 +14,7 @@ from loaders.sources.base import EngineSource
 from loaders.sources.contract import FetchRequest
 from loaders.sources.inventory import Inventory
 from loaders.sources.letters import wanted_objects
-from loaders.sources.refusals import OF_ONE_OBJECT, PermissionDenied
+from loaders.sources.refusals import OF_ONE_TYPE
 from loaders.sources.stripe.client import StripeClient
 from loaders.sources.stripe.fetching import Fetcher
 from loaders.sources.stripe.kinds import INVOICE_LINE, KINDS, kinds_of
@@ -100,7 +100,7 @@ class StripeSource(EngineSource):
             ids = [key for name, key in wanted.attempts if name == kind.name]
             try:
                 yield from fetcher.each(kind, ids, attempted)
-            except (PermissionDenied, *OF_ONE_OBJECT) as error:
+            except OF_ONE_TYPE as error:
                 request.outcome.failures[kind.name] = error
             wanted.settle(((kind.name, key) for key in attempted), request)
 

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from loaders.errors import SourceError
 from loaders.objects.items import Cursor, Deleted, Item, Land, Listed
 from loaders.sources.contract import FetchRequest
-from loaders.sources.refusals import OF_ONE_OBJECT, PermissionDenied
+from loaders.sources.refusals import OF_ONE_TYPE
 from loaders.sources.stripe.client import PAGE_SIZE, StripeClient
 from loaders.sources.stripe.events import (
     KEPT_DAYS,
@@ -43,7 +43,6 @@ _MAX_SEEN = 10_000
 _STEP = 200
 """Objects read again after which the position moves along."""
 _FEED = "event"
-_OF_ONE_KIND = (PermissionDenied, *OF_ONE_OBJECT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ class AccountSync:
         if self._feed_stands_at is None:
             try:
                 self._feed_stands_at = newest_event(self._client, self._request, self._now)
-            except _OF_ONE_KIND:  # following the feed says so
+            except OF_ONE_TYPE:  # following the feed says so
                 self._feed_stands_at = known_until(self._now, ())
         return self._feed_stands_at
 
@@ -254,7 +253,7 @@ class AccountSync:
         for kind, reads in listing.run():
             try:
                 yield from self._fetcher.settle(kind, reads)
-            except _OF_ONE_KIND as error:
+            except OF_ONE_TYPE as error:
                 listing.failures[kind.name] = error
                 continue
             position = dataclasses.replace(self._position(kind), slices=listing.left(kind))
@@ -335,7 +334,7 @@ class AccountSync:
         try:
             for start in range(0, len(ids), _STEP):
                 yield from self._fetcher.each(kind, ids[start : start + _STEP], attempted)
-        except _OF_ONE_KIND as error:
+        except OF_ONE_TYPE as error:
             self._fail(kind.name, error)
 
     # ---- following
@@ -362,7 +361,7 @@ class AccountSync:
                     return
                 if window.events:
                     yield Land()  # the next one asks what is held
-        except _OF_ONE_KIND as error:
+        except OF_ONE_TYPE as error:
             self._fail(_FEED, error)
 
     def _apply(self, kind: Kind, window: Window) -> Iterator[Item]:
