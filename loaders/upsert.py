@@ -180,7 +180,7 @@ def _within_run(
         idem_key_of=source.idem_key,
         created_at_of=source.created_at,
         volatile_keys=source.volatile_keys,
-        batch_size=None if batch_size is None else fixed(batch_size),
+        choose_batch_size=None if batch_size is None else lambda: fixed(batch_size),
     )
     landing.erased = erased
     with contextlib.closing(landing):

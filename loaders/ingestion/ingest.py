@@ -19,10 +19,12 @@ from loaders.errors import (
     LandingError,
     SourceError,
     TransformFailed,
+    WarehouseError,
     describe,
 )
 from loaders.ingestion import batch_size
-from loaders.ingestion.batch_size import FIRST, BatchSize
+from loaders.ingestion.batch_size import BatchSize
+from loaders.ingestion.checking import Checks, full_check_hours, full_is_due, passed
 from loaders.ingestion.deletions import Brake, DeletionsHeldBack
 from loaders.ingestion.landing import Landing
 from loaders.ingestion.progress import NullProgress, Progress
@@ -43,10 +45,14 @@ from loaders.objects.items import (
     Observed,
     Unfetched,
 )
+from loaders.settings.constants import constants
+from loaders.settings.times import grace
 from loaders.sources.contract import FetchOptions, FetchRequest, Source, Usage
-from loaders.transform import dbt_build, views
+from loaders.transform import dbt_build, merge_counts
+from loaders.transform.selection import are_views_current, selection
 from loaders.warehouse import dead_letters
 from loaders.warehouse.base import Warehouse
+from loaders.warehouse.chain import Standing
 from loaders.warehouse.contents import Stored
 
 logger = logging.getLogger(__name__)
@@ -138,12 +144,14 @@ class RunSummary:
     """What a run reports at its end."""
 
     correlation_id: str
-    telemetry: dict[str, Any]
+    telemetry: Mapping[str, Any]
     counts: Mapping[str, Any]
     tests: dict[str, int]
     warnings: tuple[str, ...]
     duration_seconds: float
     has_more: bool
+    checks: Checks | None = None
+    """By which a run goes that did none."""
 
 
 class Ingestion:
@@ -168,7 +176,10 @@ class Ingestion:
             timeout_seconds=options.max_duration + HARD_TIMEOUT_MARGIN,
         )
         self.summary: RunSummary | None = None
-        self._batch_size = BatchSize(FIRST, "first packages of this connection")
+        self._landing: Landing | None = None
+        self._standing: Standing | None = None
+        self._checks: Checks | None = None
+        self._full_check_hours = full_check_hours()
         self._settled: list[str] = []
         self._failures: dict[str, SourceError] = {}
         self._vanished: dict[str, tuple[int, int]] = {}
@@ -183,6 +194,11 @@ class Ingestion:
         self.job.start()
         try:
             telemetry = self._ingest()
+            if self._has_nothing_to_do(telemetry):
+                self._end_idle(telemetry)
+                return
+            self.job.log("ingestion.completed", telemetry)
+            crashpoints.reached("ingestion.after_event")
             self._merge_and_check(telemetry)
         except BaseException as error:
             self.job.fail(error)
@@ -203,23 +219,19 @@ class Ingestion:
                 {
                     "duration_seconds": duration,
                     "step": self.job.step,
-                    "batch": self._batch_size.telemetry(),
+                    "batch": self._batch_telemetry(),
                 },
                 describe(error),
             )
             raise
-        self.job.log("ingestion.completed", telemetry)
-        crashpoints.reached("ingestion.after_event")
         return telemetry
 
     def _extract(self, *, dry_run: bool) -> dict[str, Any]:
         began = time.monotonic()
         usage = Usage()
         self.job.step = "extract"
-        # First, as a source that does not open leaves what was learned as it is.
-        self._batch_size = self._choose_batch_size(dry_run)
         source = self._open_source()
-        landing = self._new_landing(source, dry_run)
+        self._landing = landing = self._new_landing(source, dry_run)
         tally = Tally()
         try:
             landing.load_pending()
@@ -260,7 +272,7 @@ class Ingestion:
             "retries": usage.retries,
             "throttled_seconds": round(usage.throttled_seconds, 3),
             "chunks": counts.chunks,
-            "batch": {**self._batch_size.telemetry(), "largest": counts.largest_chunk},
+            "batch": self._batch_telemetry(largest=counts.largest_chunk),
             "load_seconds": round(counts.load_seconds, 3),
             "mode": request.outcome.mode,
             "has_more": request.outcome.has_more,
@@ -294,8 +306,13 @@ class Ingestion:
                 self.job.source_system,
                 position.doubt,
             )
-        if not request.dry_run:
-            landing.go_on_from(position, request.clock, self.job.began_at)
+        if request.dry_run:
+            return
+        landing.go_on_from(position, request.clock, self.job.began_at)
+        self._standing = request.stored.standing
+        _, told = self._standing.last_end or ("", None)
+        self._checks = Checks.read(told)
+        self.job.checks = None if self._checks is None else self._checks.as_json()
 
     def _take(self, item: Item, landing: Landing, tally: Tally) -> None:
         match item:
@@ -321,19 +338,76 @@ class Ingestion:
                 return
         self._progress.advance()
 
+    def _has_nothing_to_do(self, telemetry: Mapping[str, Any]) -> bool:
+        """Whether neither a MERGE nor a test has anything to look at, by the warehouse's word."""
+        if telemetry["chunks"] or telemetry["new_dead_letters"] or self._standing is None:
+            return False
+        if self._is_queued(self._standing) or not self._standing.position.is_proven:
+            return False
+        if self._checks is None or full_is_due(self._checks, self._full_check_hours):
+            return False
+        # A letter about what was erased may come late, with somebody's package: a build takes it.
+        landed_at = self._standing.letters_landed_at
+        is_late = landed_at is not None and landed_at >= self._checks.at - grace()
+        if self._standing.has_erasures and is_late:
+            return False
+        with contextlib.suppress(WarehouseError):  # the MERGE will say so
+            return are_views_current(self._warehouse, self.job.source_system)
+        return False
+
+    def _is_queued(self, standing: Standing) -> bool:
+        """Whether this run's MERGE would take anything: what is queued of runs under way is theirs,
+        and what others queue from now on waits for whoever comes next."""
+        alive = {run.correlation_id for run in self.job.alive}
+        own = ":".join(map(str, self.job.connection))
+        return any(of == own or run not in alive for of, run in standing.queue)
+
+    def _end_idle(self, telemetry: Mapping[str, Any]) -> None:
+        """The end of a run that found nothing: it says by whose checks it goes."""
+        assert self._checks is not None
+        nothing = merge_counts.of_no_build()
+        counts = {**dict.fromkeys(constants().merge_actions, 0), "rescued": {}}
+        self._summarize(telemetry, counts, nothing["tests"], ())
+        dead_letters.forget(self._warehouse, self._settled)
+        if failure := self._failure(telemetry):
+            self.job.log("ingestion.completed", telemetry)
+            self.job.step = "check"
+            raise failure
+        self.job.step = "end"
+        self.job.complete(
+            {
+                **nothing,
+                **counts,
+                "merge": "skipped",
+                "reason": "nothing landed, nothing queued",
+                "merge_seconds": 0.0,
+                "build_seconds": 0.0,
+            },
+            telemetry,
+        )
+        assert self.summary is not None
+        self.summary.checks = self._checks
+        self.summary.duration_seconds = self.job.duration_seconds
+
     def _merge_and_check(self, telemetry: dict[str, Any]) -> None:
         self.job.step = "merge"
         crashpoints.reached("merge.before")
+        # Until they have passed, the next run finds the checks due.
+        self.job.checks = None
+        is_full = full_is_due(self._checks, self._full_check_hours)
         with self._warehouse.open():
             self._progress.note("merging and checking (dbt build)")
-            others = dbt_build.other_sources(self._warehouse, self.job.source_system)
-            if views.is_current(self._warehouse):
-                others.append(f"tag:{dbt_build.MONITORING}")
             result = dbt_build.build(
                 self._warehouse.target,
                 self.job.correlation_id,
-                ["--exclude", *others],
+                selection(
+                    self._warehouse,
+                    self.job.source_system,
+                    is_full=is_full,
+                    are_views_current=are_views_current(self._warehouse, self.job.source_system),
+                ),
                 connection=self.job.connection,
+                is_full=is_full,
             )
             crashpoints.reached("merge.after")
             if "warn_older_runs" in result.warnings:
@@ -342,35 +416,14 @@ class Ingestion:
             if not isinstance(result.error, TransformFailed):
                 self.job.step = "check"
             counts = self.job.counts()
-            self.summary = RunSummary(
-                self.job.correlation_id,
-                telemetry,
-                counts,
-                result.tests,
-                result.warnings,
-                self.job.duration_seconds,
-                telemetry["has_more"],
-            )
+            self._summarize(telemetry, counts, result.tests, result.warnings)
             if result.error:
                 raise result.error
+            checks = passed(self.job.correlation_id, self._checks, is_full=is_full)
+            self.job.checks = checks.as_json()
             dead_letters.forget(self._warehouse, self._settled)
-            if self._vanished:
-                raise DeletionsHeldBack(self._command(), self._vanished)
-            if self._failures:
-                raise PartlyFetched(self._failures)
-            if telemetry["new_dead_letters"]:
-                raise DeadLettered(
-                    f"{self.job.source_system}: {telemetry['new_dead_letters']} object(s) could not"
-                    " be stored and lie among the dead letters, all others are stored;"
-                    " see run.py dead-letters"
-                )
-            if telemetry["unfetched"]:
-                # Between two dates no cursor is kept, and so not what has failed before.
-                then = "" if telemetry["date_filter"] else " and sets aside what fails once more"
-                raise FetchIncomplete(
-                    f"{self.job.source_system}: {telemetry['unfetched']} object(s) could not be"
-                    f" fetched, all others are stored; the next run tries them again{then}"
-                )
+            if failure := self._failure(telemetry):
+                raise failure
             self.job.step = "end"
             self.job.complete(
                 {
@@ -381,7 +434,46 @@ class Ingestion:
                     "build_seconds": result.seconds,
                 }
             )
+            assert self.summary is not None
             self.summary.duration_seconds = self.job.duration_seconds
+
+    def _summarize(
+        self,
+        telemetry: Mapping[str, Any],
+        counts: Mapping[str, Any],
+        tests: dict[str, int],
+        warnings: tuple[str, ...],
+    ) -> None:
+        self.summary = RunSummary(
+            self.job.correlation_id,
+            telemetry,
+            counts,
+            tests,
+            warnings,
+            self.job.duration_seconds,
+            telemetry["has_more"],
+        )
+
+    def _failure(self, telemetry: Mapping[str, Any]) -> LandfallError | None:
+        """What a run that has stored what it could fails of all the same."""
+        if self._vanished:
+            return DeletionsHeldBack(self._command(), self._vanished)
+        if self._failures:
+            return PartlyFetched(self._failures)
+        if telemetry["new_dead_letters"]:
+            return DeadLettered(
+                f"{self.job.source_system}: {telemetry['new_dead_letters']} object(s) could not"
+                " be stored and lie among the dead letters, all others are stored;"
+                " see run.py dead-letters"
+            )
+        if telemetry["unfetched"]:
+            # Between two dates no cursor is kept, and so not what has failed before.
+            then = "" if telemetry["date_filter"] else " and sets aside what fails once more"
+            return FetchIncomplete(
+                f"{self.job.source_system}: {telemetry['unfetched']} object(s) could not be"
+                f" fetched, all others are stored; the next run tries them again{then}"
+            )
+        return None
 
     def _command(self) -> str:
         """What a person types for this run."""
@@ -394,11 +486,14 @@ class Ingestion:
         warehouse = self._warehouse
         return warehouse.is_bootstrapped() and "erasures" in warehouse.columns()
 
-    def _choose_batch_size(self, dry_run: bool) -> BatchSize:
+    def _batch_telemetry(self, **more: Any) -> dict[str, Any] | None:
+        """Of the packages, where there were any; no other run learns from one without."""
+        chosen = self._landing and self._landing.chosen_batch_size
+        return {**chosen.telemetry(), **more} if chosen else None
+
+    def _choose_batch_size(self) -> BatchSize:
         if self._options.batch_size is not None:
             return batch_size.fixed(self._options.batch_size)
-        if dry_run:
-            return self._batch_size
         connection_name = self.job.connection_name or ""
         return batch_size.choose(self._warehouse, self.job.source_system, connection_name)
 
@@ -411,7 +506,7 @@ class Ingestion:
             idem_key_of=source.idem_key,
             created_at_of=source.created_at,
             volatile_keys=source.volatile_keys,
-            batch_size=self._batch_size,
+            choose_batch_size=None if dry_run else self._choose_batch_size,
             dry_run=dry_run,
             check_lease=self.job.check_lease,
         )
@@ -422,6 +517,8 @@ class Ingestion:
             self.job.source_system,
             self.job.connection_name or "",
             is_empty=dry_run and not self._warehouse.is_bootstrapped(),
+            job_name=self.job.job_name,
+            log_days=self._full_check_hours / 24 + 1,
         )
         options = self._options
         return FetchRequest(

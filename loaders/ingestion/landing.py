@@ -27,12 +27,15 @@ from loaders.objects.idem_keys import idem_key, key_prefix
 from loaders.objects.items import Cursor, Deleted, ObservationClock, Observed
 from loaders.objects.payloads import TOMBSTONE_HASH, admit
 from loaders.warehouse.base import Warehouse
-from loaders.warehouse.chain import LINK, Chain, Position
+from loaders.warehouse.chain import CLOCK, LINK, Chain, Position
 from loaders.warehouse.contents import Stored
 from loaders.warehouse.dead_letters import DeadLetter
 
 DEFAULT_BATCH_BYTES = 64 * 1024 * 1024
 """Payload bytes in a load package, at most (but always one object)."""
+
+_OLD = dt.timedelta(days=1)
+"""Age of a position from which on it is landed once more, even where it is the same."""
 
 _VALUE = re.compile(r"(?s)\s*(?:[\"“‘«`(\[{:]|(?<!\w)'|(?<![\w.])-?\d).*")
 """Where an exception's message begins to show a value, which is object content."""
@@ -59,9 +62,10 @@ class LandingCounts:
 class Landing:
     """Collects what one run observed and lands it chunk by chunk.
 
-    `idem_key_of` and `created_at_of` take (item, payload). A chunk holds what `batch_size` says,
-    FIRST objects and as many as the first ones teach without one. With `dry_run` everything is
-    checked and counted and nothing is written. `check_lease` raises when the run may land no more.
+    `idem_key_of` and `created_at_of` take (item, payload). A chunk holds what `choose_batch_size`
+    says, FIRST objects and as many as the first ones teach without one. With `dry_run` everything
+    is checked and counted and nothing is written. `check_lease` raises when the run may land no
+    more.
 
     Each method but `close` raises LandingError when a package before did not load; then that
     package stays on disk, nothing after it is loaded, and the next run lands it.
@@ -77,7 +81,7 @@ class Landing:
         idem_key_of: Callable[[Observed, Mapping[str, Any]], str],
         created_at_of: CreatedAt = lambda *_: None,
         volatile_keys: Iterable[str] = (),
-        batch_size: BatchSize | None = None,
+        choose_batch_size: Callable[[], BatchSize] | None = None,
         batch_bytes: int = DEFAULT_BATCH_BYTES,
         dry_run: bool = False,
         check_lease: Callable[[], None] = lambda: None,
@@ -92,7 +96,9 @@ class Landing:
         self._idem_key_of = idem_key_of
         self._created_at_of = created_at_of
         self._volatile_keys = tuple(volatile_keys)
-        self.batch_size = batch_size or BatchSize(FIRST, "nothing is known")
+        self._choose_batch_size = choose_batch_size
+        self.chosen_batch_size: BatchSize | None = None
+        """None while nothing was queued."""
         self._batch_bytes = batch_bytes
         self._dry_run = dry_run
         self._objects: list[LandedObject] = []
@@ -100,7 +106,7 @@ class Landing:
         self._cursors: dict[str, Mapping[str, Any]] = {}
         self._chain: Chain | None = None
         """Without one, packages carry no cursors."""
-        self._is_position_due = False
+        self._is_position_due = self._has_moved = False
         self._bytes = 0
         self._clock: ObservationClock | None = None
         self._newest = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -111,6 +117,15 @@ class Landing:
         self._thread = ThreadPoolExecutor(1, "landfall-landing")
         self._loading: Future[list[LandedObject]] | None = None
         self._handed_over = 0
+
+    @property
+    def batch_size(self) -> BatchSize:
+        """How many objects go into a package; chosen when first asked for."""
+        if self.chosen_batch_size is None:
+            choose = self._choose_batch_size
+            default = BatchSize(FIRST, "nothing is known")
+            self.chosen_batch_size = default if choose is None else choose()
+        return self.chosen_batch_size
 
     def observe(self, item: Observed) -> None:
         """Queue one object; what fails the gate or has no key becomes a dead letter."""
@@ -190,13 +205,18 @@ class Landing:
         self._chain = Chain(head, self._correlation_id, started_at, position.waiting)
         self._cursors = dict(position.cursors)
         self._clock = clock
-        # Whoever finds a head that the log does not prove has to look into raw_objects.
-        self._is_position_due = not position.is_proven
+        # Whoever finds a head that the log does not prove has to look into raw_objects, and one
+        # that is old far back in the log.
+        is_old = position.landed_at is not None and self._now() - position.landed_at >= _OLD
+        self._is_position_due = is_old or not position.is_proven
 
     def advance(self, cursor: Cursor) -> None:
-        """Land this cursor with what was queued before it, in the next load package."""
+        """Land this cursor with what was queued before it, in the next load package; one that can
+        wait makes none of its own."""
         self._cursors[cursor.stream] = cursor.value
-        self._is_position_due = True
+        # After one that could not wait, all are landed: it may have been a step on the way.
+        self._has_moved |= not cursor.can_wait
+        self._is_position_due |= self._has_moved
 
     def flush(self) -> None:
         """Land what is queued, and return when all of it is landed."""
@@ -204,7 +224,7 @@ class Landing:
         began, is_loading = time.monotonic(), self._loading is not None
         self._wait()
         self._chunk_began = time.monotonic()
-        if is_loading:
+        if is_loading and self._handed_over:
             self.batch_size.note_loading(self._handed_over, self._chunk_began - began)
 
     def load_pending(self) -> None:
@@ -226,7 +246,8 @@ class Landing:
             return
         self._wait()
         package = Package(self._objects, self._dead_letters, self._position_rows())
-        self.batch_size.note(self._queued, time.monotonic() - self._chunk_began)
+        if self._queued:
+            self.batch_size.note(self._queued, time.monotonic() - self._chunk_began)
         self._objects, self._dead_letters, self._bytes = [], [], 0
         self._is_position_due = False
         if not self._dry_run:
@@ -316,7 +337,8 @@ class Landing:
     def _position_rows(self) -> list[LandedCursor]:
         """The whole position and the link of the next package, all of one time."""
         if self._chain is None:
-            return []
+            # Without a place in the chain; how far the clock has come is known all the same.
+            return [LandedCursor(*self._source, CLOCK, "{}", self._newest)] if self._queued else []
         link = self._chain.next(has_states=bool(self._objects))
         self._newest = self._now()
         texts = {

@@ -9,12 +9,10 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import filelock
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from loaders.errors import LandingError, describe
 from loaders.ingestion.arrow_tables import LandedCursor, LandedObject, arrow_table, schema_of
@@ -23,6 +21,9 @@ from loaders.settings.places import configure_dlt, state_dir
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.chain import LINK, Link, head_id
 from loaders.warehouse.dead_letters import DeadLetter
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_REFUSED = 20
 """Objects of one package that may become dead letters because the warehouse refuses them."""
@@ -286,6 +287,7 @@ def open_pipeline(warehouse: Warehouse, name: str, directory: Path) -> Any:
     """A dlt pipeline into the landing dataset, its pending packages in a directory."""
     configure_dlt()
     import dlt
+    import pyarrow as pa
 
     # Arrow's own allocator keeps 100 MB of what it once used for packages.
     pa.set_memory_pool(pa.system_memory_pool())
@@ -327,6 +329,8 @@ def _packages(directory: Path) -> list[Path]:
 
 def _read_package(directory: Path) -> Package:
     """The rows of a normalized package. Raises LandingError when they cannot be read."""
+    import pyarrow as pa
+
     try:
         return Package(
             _read_rows(directory, "landed_objects", LandedObject),
@@ -342,6 +346,9 @@ def _read_package(directory: Path) -> Package:
 
 def _read_rows(directory: Path, table_name: str, row: Any) -> list[Any]:
     """A table's rows in a package, whatever became of each of its files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     rows: list[Any] = []
     for path in sorted(directory.glob(f"*_jobs/{table_name}.*.parquet")):
         table = pq.ParquetFile(path).read()

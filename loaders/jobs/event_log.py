@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,18 @@ def trace_id_from_environment() -> str | None:
     return match.group(1) if match else None
 
 
-@made_private()
-def log_event(
-    warehouse: Warehouse,
+def log_event(warehouse: Warehouse, event_type: str, **fields: Any) -> str:
+    """Append one event and return its event_id; one with an `event_id` that is there is not.
+
+    `fields` are those of `new_event`, which says what is refused. A warehouse that cannot take the
+    event is no error: it is spooled. Raises EventNotKept when it cannot be spooled either.
+    """
+    event = new_event(event_type, **fields)
+    log_events(warehouse, [event])
+    return str(event["event_id"])
+
+
+def new_event(
     event_type: str,
     *,
     source_system: str,
@@ -74,15 +83,13 @@ def log_event(
     payload: Mapping[str, Any] | None = None,
     created_at: dt.datetime | None = None,
     event_id: str | None = None,
-) -> str:
-    """Append one event and return its event_id; one with an `event_id` that is there is not.
+) -> dict[str, str | None]:
+    """A row of event_log.
 
     `status` is `failed` for *.failed events and `ok` otherwise; the error message is
     redacted and cut to 500 characters. Raises ValueError for an unknown event type, a
     missing source_system or correlation_id, a failure without a message, or a payload
     over 16 KB or with what no warehouse keeps (NaN, integers beyond 64 bits).
-    A warehouse that cannot take the event is no error here: it is spooled.
-    Raises EventNotKept when it cannot be spooled either.
     """
     failed = event_type.endswith(".failed")
     _check(event_type, source_system, correlation_id, error_message, failed)
@@ -100,12 +107,30 @@ def log_event(
         "payload": None if payload is None else _payload_text(event_type, payload),
     }
     # An event that no warehouse takes would be spooled, and keep every later run from beginning.
-    event = {name: storable(value) if value else value for name, value in event.items()}
+    return {name: storable(value) if value else value for name, value in event.items()}
+
+
+@made_private()
+def log_events(warehouse: Warehouse, events: Sequence[Mapping[str, Any]]) -> None:
+    """Append rows that `new_event` made, in one statement; those that are there are not.
+
+    A warehouse that cannot take them is no error here: they are spooled.
+    Raises EventNotKept when they cannot be spooled either.
+    """
     try:
-        warehouse.insert_event(event)
-    except Exception as error:  # noqa: BLE001 - whatever stops the insert, the event survives
-        _spool(warehouse, event, error)
-    return str(event["event_id"])
+        if len(events) == 1:
+            warehouse.insert_event(events[0])
+        else:
+            warehouse.insert_events(events)
+    except Exception as error:
+        lost: EventNotKept | None = None
+        for event in reversed(events):  # the last one says most
+            try:
+                _spool(warehouse, event, error)
+            except EventNotKept as each:
+                lost = lost or each
+        if lost:
+            raise lost from error
 
 
 def replay_spool(warehouse: Warehouse) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
 import os
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,7 +22,14 @@ from loaders.errors import (
     describe,
 )
 from loaders.jobs import crashpoints
-from loaders.jobs.event_log import JOB_RUN, JOB_STARTED, EventNotKept, log_event, replay_spool
+from loaders.jobs.event_log import (
+    JOB_RUN,
+    JOB_STARTED,
+    EventNotKept,
+    log_events,
+    new_event,
+    replay_spool,
+)
 from loaders.jobs.names import label, new_correlation_id
 from loaders.jobs.processes import host_identity
 from loaders.jobs.runs import (
@@ -94,6 +100,10 @@ class Job:
         self._start_id = str(uuid.uuid4())
         # This machine's may jump back, and the events of a run are in the order of their times.
         self._clock = ObservationClock()
+        self.alive: list[OpenRun] = []
+        """Runs of others that were under way when this one began."""
+        self.checks: Mapping[str, Any] | None = None
+        """What its end says of tests that have passed; None when they are to be done."""
         self._counts: Mapping[str, Any] | None = None
         self._ended = False
         self._failure: BaseException | None = None
@@ -145,12 +155,15 @@ class Job:
             alive, closed = close_orphans(self.warehouse, dt.datetime.now(dt.UTC))
             if closed:
                 logger.warning("%d orphaned run(s) closed", closed)
-            holder = self._lease_holder(alive)
+            holder, self.alive = self._lease_holder(alive), alive
             if holder is None and self._began_at is None:
                 crashpoints.reached("start.before_event")
                 self._write_start()
                 crashpoints.reached("start.after_event")
-                holder = self._lease_holder(open_runs(self.warehouse, dt.datetime.now(dt.UTC)))
+                itself = OpenRun(self.correlation_id, *self.connection, self.began_at, {})
+                now = dt.datetime.now(dt.UTC)
+                self.alive = open_runs(self.warehouse, now, known=[*alive, itself])
+                holder = self._lease_holder(self.alive)
         if holder is not None and self._began_at is not None:
             own = (self._began_at, self.correlation_id)
             if own > (holder.started_at, holder.correlation_id):
@@ -167,24 +180,12 @@ class Job:
             return
         events = recorded(self.warehouse, self.correlation_id, self._began_at)
         if JOB_STARTED not in events:
-            self._write_started()
+            self._insert([self._start_event()])
         if events - {JOB_STARTED}:
             raise LeaseLost(
                 f"{self.job_name}: a later run took {self.correlation_id} for dead (suspended, or"
                 " a clock that is wrong?) and closed it; nothing more is landed, run it again"
             )
-
-    def _restate_start(self) -> None:
-        """Write job.started again where it is not: a warehouse that was put back meanwhile lacks
-        it, and what is spooled may be for another one by then."""
-        assert self._began_at is not None
-        try:
-            events = recorded(self.warehouse, self.correlation_id, self._began_at)
-        except LandfallError:
-            events = set()
-        if JOB_STARTED not in events:
-            with contextlib.suppress(EventNotKept):  # the end says so
-                self._write_started()
 
     @property
     def connection(self) -> Connection:
@@ -196,9 +197,13 @@ class Job:
         self._counts = merge_counts(self.warehouse, self.correlation_id, self.connection)
         return self._counts
 
-    def complete(self, telemetry: Mapping[str, Any]) -> None:
-        """Write job.completed, unless the run has ended otherwise."""
-        self._end("job.completed", telemetry)
+    def complete(
+        self, telemetry: Mapping[str, Any], ingestion: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write job.completed, unless the run has ended otherwise; with it ingestion.completed,
+        where that is still to be written."""
+        before = [] if ingestion is None else [("ingestion.completed", ingestion)]
+        self._end("job.completed", telemetry, before=before)
 
     def fail(self, error: BaseException) -> None:
         """Write job.failed, unless the run has ended otherwise or never started."""
@@ -244,30 +249,39 @@ class Job:
                 self._write(event_type, payload, error_message)
 
     def _write(
+        self, event_type: str, payload: Mapping[str, Any], error_message: str | None = None
+    ) -> None:
+        self._insert([self._event(event_type, payload, error_message)], error_message)
+
+    def _insert(
+        self, events: Sequence[Mapping[str, Any]], error_message: str | None = None
+    ) -> None:
+        try:
+            log_events(self.warehouse, events)
+        except EventNotKept as lost:
+            if error_message is None:
+                raise
+            logger.error("%s", describe(lost))  # what failed is what the run is to end with
+
+    def _event(
         self,
         event_type: str,
         payload: Mapping[str, Any],
         error_message: str | None = None,
         created_at: dt.datetime | None = None,
         event_id: str | None = None,
-    ) -> None:
-        try:
-            log_event(
-                self.warehouse,
-                event_type,
-                source_system=self.source_system,
-                connection_name=self.connection_name,
-                object_type=JOB_RUN if event_type.startswith("job.") else None,
-                correlation_id=self.correlation_id,
-                error_message=error_message,
-                payload=payload,
-                created_at=created_at or self._clock.now(),
-                event_id=event_id,
-            )
-        except EventNotKept as lost:
-            if error_message is None:
-                raise
-            logger.error("%s", describe(lost))  # what failed is what the run is to end with
+    ) -> Mapping[str, Any]:
+        return new_event(
+            event_type,
+            source_system=self.source_system,
+            connection_name=self.connection_name,
+            object_type=JOB_RUN if event_type.startswith("job.") else None,
+            correlation_id=self.correlation_id,
+            error_message=error_message,
+            payload=payload,
+            created_at=created_at or self._clock.now(),
+            event_id=event_id,
+        )
 
     @property
     def began_at(self) -> dt.datetime:
@@ -310,10 +324,10 @@ class Job:
                 raise LandfallError(f"{self.job_name}: ended before it began; run it again")
             self._started_at = time.monotonic()
             self._began_at = self._clock.now()
-            self._write_started()
+            self._insert([self._start_event()])
 
-    def _write_started(self) -> None:
-        self._write(
+    def _start_event(self) -> Mapping[str, Any]:
+        return self._event(
             JOB_STARTED,
             {
                 "job_name": self.job_name,
@@ -334,6 +348,7 @@ class Job:
         telemetry: Mapping[str, Any],
         error_message: str | None = None,
         failure: BaseException | None = None,
+        before: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
         # A signal must not wait for ever on a thread that hangs while it writes an event.
         locked = self._event_lock.acquire(timeout=_END_LOCK_SECONDS)
@@ -342,17 +357,17 @@ class Job:
                 return
             self._ended, self._failure = True, failure
             crashpoints.reached("end.before_event")
-            self._restate_start()
-            self._write(
-                event_type,
-                {
-                    "job_name": self.job_name,
-                    "package_name": PACKAGE_NAME,
-                    "duration_seconds": self.duration_seconds,
-                    **telemetry,
-                },
-                error_message,
-            )
+            told = {
+                "job_name": self.job_name,
+                "package_name": PACKAGE_NAME,
+                "duration_seconds": self.duration_seconds,
+                **telemetry,
+                **({"checks": self.checks} if self.checks else {}),
+            }
+            # The start once more: a warehouse that was put back meanwhile lacks it, and what is
+            # spooled may be for another one by then. Where it is, it is not written again.
+            events = [self._start_event(), *(self._event(*each) for each in before)]
+            self._insert([*events, self._event(event_type, told, error_message)], error_message)
             crashpoints.reached("end.after_event")
         finally:
             if locked:

@@ -7,7 +7,7 @@ import datetime as dt
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from loaders.errors import UsageError, describe
@@ -23,6 +23,7 @@ from loaders.warehouse.base import Warehouse
 ORPHANED = "Orphaned"
 LOOK_BACK = dt.timedelta(days=30)
 FOREVER = dt.timedelta(days=20_000)
+_AT_ONCE = 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +102,16 @@ class OpenRun:
 
 
 def open_runs(
-    warehouse: Warehouse, now: dt.datetime, look_back: dt.timedelta = LOOK_BACK
+    warehouse: Warehouse,
+    now: dt.datetime,
+    look_back: dt.timedelta = LOOK_BACK,
+    known: Iterable[OpenRun] = (),
 ) -> list[OpenRun]:
-    """Runs without an end row that began within `look_back`, oldest first."""
-    return _open_runs(warehouse, "created_at > ?", now - look_back, now - look_back)
+    """Runs without an end row that began within `look_back`, oldest first.
+
+    Of those that are `known` nothing is read again but that they are open.
+    """
+    return _open_runs(warehouse, "created_at > ?", now - look_back, now - look_back, known)
 
 
 def find_open(warehouse: Warehouse, correlation_id: str) -> OpenRun:
@@ -119,12 +126,15 @@ def find_open(warehouse: Warehouse, correlation_id: str) -> OpenRun:
 
 
 def _open_runs(
-    warehouse: Warehouse, condition: str, value: Any, ended_since: dt.datetime
+    warehouse: Warehouse,
+    condition: str,
+    value: Any,
+    ended_since: dt.datetime,
+    known: Iterable[OpenRun] = (),
 ) -> list[OpenRun]:
     event_log = warehouse.table("event_log")
     rows = warehouse.execute(
-        "select correlation_id, source_system, connection_name, created_at,"
-        f" {warehouse.json_as_text('payload')}"
+        "select correlation_id, source_system, connection_name, created_at"
         f" from {event_log} as started"
         f" where event_type = 'job.started' and {condition}"
         f" and not exists (select 1 from {event_log} as ended"
@@ -133,7 +143,34 @@ def _open_runs(
         " order by created_at",
         (value, ended_since),
     )
-    return [OpenRun.of(*row) for row in rows]
+    known_ones = {run.correlation_id: run for run in known}
+    new = [row for row in rows if row[0] not in known_ones]
+    payloads = _start_payloads(warehouse, new)
+    return [
+        known_ones.get(run)
+        or OpenRun.of(run, source, connection, started_at, payloads.get((run, started_at)))
+        for run, source, connection, started_at in rows
+    ]
+
+
+def _start_payloads(
+    warehouse: Warehouse, rows: Sequence[tuple[Any, ...]]
+) -> dict[tuple[str, dt.datetime], str]:
+    """The payloads of some job.started rows, as text; what of a month's log is bulky is only read
+    where a run is open."""
+    found: dict[tuple[str, dt.datetime], str] = {}
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        times = [row[3] for row in some]
+        for run, created_at, payload in warehouse.execute(
+            f"select correlation_id, created_at, {warehouse.json_as_text('payload')}"
+            f" from {warehouse.table('event_log')} where event_type = 'job.started'"
+            " and created_at >= ? and created_at <= ?"
+            f" and correlation_id in ({', '.join('?' * len(some))})",
+            (min(times), max(times), *(row[0] for row in some)),
+        ):
+            found[run, created_at] = payload
+    return found
 
 
 def recorded(warehouse: Warehouse, correlation_id: str, started_at: dt.datetime) -> set[str]:

@@ -85,6 +85,9 @@ class Cursor:
     stream: str
     value: Mapping[str, Any]
     observed_at: dt.datetime
+    can_wait: bool = False
+    """Whether it only stands further on, and spares the next run no more than a page: it is not
+    worth a load package of its own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

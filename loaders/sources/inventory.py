@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
-
 from loaders.warehouse.id_tables import Schemas, SpilledTables
 
 MISSING, EXTRA, STALE, ALTERED = "missing", "extra", "stale", "altered"
@@ -21,13 +19,13 @@ EXCUSES = (CHANGED_SINCE, NOT_READ_YET, DEAD_LETTER, ERASED)
 ANY = "*"
 """Instead of an id: every object of a type."""
 
-_OBJECT = [("object_type", pa.string()), ("id", pa.string())]
+_OBJECT = [("object_type", "string"), ("id", "string")]
 _SCHEMAS: Schemas = {
-    "listed": [*_OBJECT, ("state", pa.string())],
+    "listed": [*_OBJECT, ("state", "string")],
     "held": _OBJECT,
-    "held_states": [*_OBJECT, ("place", pa.int64()), ("state", pa.string())],
+    "held_states": [*_OBJECT, ("place", "int64"), ("state", "string")],
     "altered": _OBJECT,
-    "excused": [*_OBJECT, ("why", pa.string())],
+    "excused": [*_OBJECT, ("why", "string")],
 }
 
 

@@ -13,11 +13,9 @@ from typing import Any
 
 from loaders.errors import CheckFailed, LandfallError, TransformFailed, UsageError, WarehouseError
 from loaders.settings.constants import constants
-from loaders.settings.places import PROJECT_DIR
 from loaders.settings.target import Target
 from loaders.transform.invocation import invoke, log_dir, may_pass, said_without_values
 from loaders.transform.merge_counts import Connection, no_tests
-from loaders.warehouse.base import Warehouse
 from loaders.warehouse.opening import open_warehouse
 
 logger = logging.getLogger(__name__)
@@ -52,12 +50,14 @@ def build(
     arguments: Sequence[str] = (),
     *,
     connection: Connection | None = None,
+    is_full: bool = True,
     quiet: bool = True,
 ) -> BuildResult:
     """Run `dbt build` under a wrapped job's correlation_id.
 
     The MERGE takes what was landed by `connection` (its source and name), by the run itself and
-    by runs that are over (macros/merge/is_to_merge.sql). Unit tests are left to CI: they need
+    by runs that are over (macros/merge/is_to_merge.sql). Unless `is_full`, tests look at what this
+    run has touched (macros/acceptance/is_full_check.sql). Unit tests are left to CI: they need
     no data. A failure is returned, not raised, as the counts are wanted all the same. What
     another job's MERGE or a rate limit made fail is built again, with jitter: every step of a
     build may be repeated. Source: dbt docs, Programmatic invocations.
@@ -65,7 +65,11 @@ def build(
     selection = [*arguments]
     if "--exclude-resource-type" not in selection:
         selection += ["--exclude-resource-type", "unit_test"]
-    run = {"LANDFALL_CORRELATION_ID": correlation_id, "LANDFALL_CONNECTION": _named(connection)}
+    run = {
+        "LANDFALL_CORRELATION_ID": correlation_id,
+        "LANDFALL_CONNECTION": _named(connection),
+        "LANDFALL_CHECKS": "full" if is_full else "touched",
+    }
     return until_settled(lambda: _build_once(target, run, selection, quiet=quiet))
 
 
@@ -110,21 +114,6 @@ def check_arguments(arguments: Sequence[str]) -> None:
         raise UsageError(f"build: {error.format_message()}") from error
     except Exit:  # --help was asked for, and dbt shows it once more
         pass
-
-
-def other_sources(warehouse: Warehouse, source_system: str) -> list[str]:
-    """What a source's run excludes: the marts of others, to which it brings nothing; of those
-    that are not there yet the tests alone, so that the first run of a warehouse makes all views."""
-    views: dict[str, str] = {}
-    for marts in (PROJECT_DIR / "models" / "marts").iterdir():
-        if marts.name not in (source_system, MONITORING):
-            # A build makes them together: the last one tells for all.
-            views[marts.name] = max(path.stem for path in marts.glob("*.sql"))
-    present = warehouse.views(views.values())
-    return [
-        f"tag:{name}" if view in present else f"tag:{name},resource_type:test"
-        for name, view in views.items()
-    ]
 
 
 def _read_results(results: Sequence[Any], success: bool, target: Target) -> BuildResult:

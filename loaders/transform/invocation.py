@@ -22,14 +22,14 @@ _QUIETLY = ("--quiet", "--log-level-file", "info")
 # dbt's artifacts quote the warehouse and the arguments: they are for who asks for them.
 _WRITE_JSON = {"--write-json", "--no-write-json"}
 
-_DEFINITIONS = ("models/*/monitoring/*", "macros/monitoring/*", "macros/adapters/*")
+_DEFINITIONS = ("models/**/*.*", "macros/**/*.sql")
 
 # As Python's OSError and DuckDB's IOException quote a path.
 _PATH = re.compile(r"(\[Errno \d+\] [\w ,-]+: |\bIO Error: [\w ,-]+ file )(\"/[^\"]*\"|'/[^']*')")
 
 
 def views_fingerprint() -> str:
-    """Of the files that define the monitoring views; what they are marked with (mark_view)."""
+    """Of the files that define the views; what these are marked with (mark_view)."""
     digest = hashlib.sha256((PROJECT_DIR / "dbt_project.yml").read_bytes())
     for pattern in _DEFINITIONS:
         for path in sorted(PROJECT_DIR.glob(pattern)):

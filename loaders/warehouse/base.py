@@ -87,9 +87,16 @@ class Warehouse(abc.ABC):
     def stream(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Run one query and yield its rows, never all of them held. Raises WarehouseError."""
 
-    @abc.abstractmethod
     def insert_event(self, event: Mapping[str, Any]) -> None:
         """Insert a row of event_log unless its event_id is there. Raises WarehouseError."""
+        self.insert_events([event])
+
+    @abc.abstractmethod
+    def insert_events(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows of event_log, all or none, but those whose event_id is there.
+
+        Raises WarehouseError.
+        """
 
     @abc.abstractmethod
     def columns(self) -> dict[str, set[str]]:
@@ -98,6 +105,10 @@ class Warehouse(abc.ABC):
     @abc.abstractmethod
     def views(self, names: Collection[str]) -> dict[str, View]:
         """The views of these names in the events dataset, as their metadata has them."""
+
+    @abc.abstractmethod
+    def marks(self) -> dict[str, str]:
+        """What each view of the events dataset is marked with (macros/adapters/mark_view.sql)."""
 
     @abc.abstractmethod
     def is_bootstrapped(self) -> bool:

@@ -25,6 +25,7 @@ from loaders.warehouse.base import View, Warehouse
 
 _MAX_ATTEMPTS = 6
 _JOB_SECONDS = 120.0
+_ASKED_AT_ONCE = 8
 _TRANSIENT = (
     google_errors.TooManyRequests,
     google_errors.InternalServerError,
@@ -134,48 +135,65 @@ class BigQueryWarehouse(Warehouse):
         """SQL of a text's SHA-256, in lower-case hexadecimal."""
         return f"to_hex(sha256({text}))"
 
-    def insert_event(self, event: Mapping[str, Any]) -> None:
-        """Insert a row of event_log; the job has the event's id, so that BigQuery itself
+    def insert_events(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows of event_log; the job has the id of the last event, so that BigQuery itself
         refuses a second one. Raises WarehouseError."""
-        table, event_id = self.table("event_log"), str(event["event_id"])
-        columns = {name: value for name, value in event.items() if value is not None}
+        table, job_id = self.table("event_log"), str(events[-1]["event_id"])
+        columns = [name for name in events[0] if any(event[name] is not None for event in events)]
+        row = ", ".join(f"{self.event_value(name)} as {name}" for name in columns)
+        rows = " union all ".join([f"select {row}"] * len(events))
         statement = (
-            f"insert into {table} ({', '.join(columns)})"
-            f" select {', '.join(self.event_value(name) for name in columns)}"
-            f" from (select 1 as one) where not exists (select 1 from {table}"
-            " where event_id = ? and created_at between"
+            f"insert into {table} ({', '.join(columns)}) select * from ({rows}) as added"
+            f" where not exists (select 1 from {table} as old"
+            " where old.event_id = added.event_id and old.created_at between"
             " timestamp_sub(cast(? as timestamp), interval 7 day)"
             " and timestamp_add(cast(? as timestamp), interval 7 day))"
         )
         # Two that close a run at once name one event_id and two times: the times prune alone.
-        parameters = (*columns.values(), event_id, *[event["created_at"]] * 2)
+        times = [event["created_at"] for event in events]
+        parameters = [event[name] for event in events for name in columns]
+        parameters += [min(times), max(times)]
         try:
-            self._query(statement, parameters, job_id=event_id)
+            self._query(statement, parameters, job_id=job_id)
         except google_errors.Conflict:
             # A job of that id ran before. One that failed inserted nothing and bars its id, and the
             # table may have been put back since: the statement itself inserts no second row.
-            self._await(event_id)
+            self._await(job_id)
             self._query(statement, parameters, job_id=None)
 
     def columns(self) -> dict[str, set[str]]:
-        """Columns of each table in both datasets."""
-        found: dict[str, set[str]] = {}
-        for schema in (self.target.schema, self.target.staging_schema):
-            try:
-                rows = self._query(
-                    "select table_name, column_name"
-                    f" from `{self._project}`.`{schema}`.INFORMATION_SCHEMA.COLUMNS",
-                    (),
-                    job_id=None,
-                )
-            except WarehouseError as error:
-                # No such dataset is no error yet: the bootstrap makes it.
-                if "Not found: Dataset" in str(error.__cause__):
-                    continue
-                raise
-            for table, column in rows:
-                found.setdefault(table, set()).add(column)
-        return found
+        """Columns of each table in both datasets, from their metadata: no query is billed."""
+        names = [
+            item.reference
+            for schema in (self.target.schema, self.target.staging_schema)
+            for item in self._listed(schema)
+            if item.table_type == "TABLE"
+        ]
+        with futures.ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            tables = pool.map(self._metadata, names)
+            return {
+                table.table_id: {field.name for field in table.schema}
+                for table in tables
+                if table is not None
+            }
+
+    def _listed(self, schema: str) -> list[Any]:
+        """The tables and views of a dataset, with their labels; none where there is no dataset."""
+        try:
+            name = f"{self._project}.{schema}"
+            return _retrying(lambda: list(self.client().list_tables(name, page_size=1_000)))
+        except google_errors.NotFound:
+            return []  # no error yet: the bootstrap makes it
+        except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
+            raise self._failure(error) from error
+
+    def marks(self) -> dict[str, str]:
+        """What the views of the events dataset are marked with, those edited in place, too."""
+        return {
+            item.table_id: item.labels.get("landfall", "").rpartition("-")[0]
+            for item in self._listed(self.target.schema)
+            if item.table_type == "VIEW"
+        }
 
     def views(self, names: Collection[str]) -> dict[str, View]:
         """The views of these names in the events dataset, without a query job."""
@@ -190,7 +208,7 @@ class BigQueryWarehouse(Warehouse):
                 found[name] = View(columns, mark if is_as_built else "")
         return found
 
-    def _metadata(self, name: str) -> bigquery.Table | None:
+    def _metadata(self, name: str | bigquery.TableReference) -> bigquery.Table | None:
         """What tables.get tells of a table or view; None where there is none."""
         try:
             return _retrying(lambda: self.client().get_table(name))
@@ -267,9 +285,15 @@ class BigQueryWarehouse(Warehouse):
         limit = self.target.settings.get("maximum_bytes_billed")
         if limit is not None:
             config.maximum_bytes_billed = int(limit)
+        if job_id is None:  # one request, where the answer is there at once
+            rows: Iterable[Any] = self.client().query_and_wait(
+                sql,
+                job_config=config,
+                job_retry=None,  # type: ignore[arg-type]  # as of query()
+            )
+            return rows
         job = self.client().query(sql, job_config=config, job_id=job_id, job_retry=None)
-        rows: Iterable[Any] = job.result(job_retry=None)
-        return rows
+        return job.result(job_retry=None)
 
     def _await(self, job_id: str) -> None:
         """Wait for a job's end, however it ends. Raises WarehouseError."""

@@ -14,13 +14,16 @@ import dataclasses
 import datetime as dt
 import json
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from loaders.warehouse.base import Warehouse
 
-LINK = "_package"
-"""The stream of links; no stream of a source begins with an underscore."""
+LINK, CLOCK = "_package", "_clock"
+"""The streams of links, and of what was observed without one: their time alone counts. No stream of
+a source begins with an underscore."""
+_LOG_DAYS = 3
+"""Days of the log that are read for a connection's last end and the run of its head, at least."""
 _SLACK = dt.timedelta(days=1)
 """How far the time that a link gives for its run's start may be from its row in the log."""
 
@@ -84,25 +87,179 @@ class Position:
     doubt: str | None = None
     is_proven: bool = True
     """Whether the log says that all the head covers is merged; if not, a run lands a new head."""
+    landed_at: dt.datetime | None = None
+    """When the head was."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """All that a run of a connection asks the warehouse for before it reads the source."""
+
+    position: Position = dataclasses.field(default_factory=Position)
+    observed_at: dt.datetime | None = None
+    """Nothing of the connection was observed later, by the clock that orders states; None where
+    only raw_objects tells."""
+    queue: frozenset[tuple[str, str]] = frozenset()
+    """Connection (`source:name`) and run of the queued states of complete loads, everybody's."""
+    has_erasures: bool = False
+    letters_landed_at: dt.datetime | None = None
+    """When the connection's last dead letter was landed, settled or not; None without one."""
+    last_end: tuple[str, str | None] | None = None
+    """Of the connection's last ingestion in the log's last days: the event's type, and what it says
+    of the checks, as JSON."""
+
+
+class _Row(NamedTuple):
+    """A row of the one query: what it tells of, and up to three values."""
+
+    kind: str
+    name: str | None
+    text: str | None
+    moment: dt.datetime | None
+
+
+def read_standing(
+    warehouse: Warehouse,
+    source_system: str,
+    connection_name: str,
+    *,
+    job_name: str = "",
+    log_days: float = 0,
+) -> Standing:
+    """What the warehouse tells of a connection, in one query that reads no stored object.
+
+    `job_name` is that of its ingestions; their last end is looked for in `log_days`, or a few more.
+    Raises WarehouseError.
+    """
+    connection = (source_system, connection_name)
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(days=max(log_days, _LOG_DAYS))
+    parts = _parts(warehouse, connection, job_name, since)
+    rows = [
+        _Row(*row)
+        for row in warehouse.execute(
+            " union all ".join(sql for sql, _ in parts),
+            [value for _, values in parts for value in values],
+        )
+    ]
+    of_kind: dict[str, list[_Row]] = {}
+    for row in rows:
+        of_kind.setdefault(row.kind, []).append(row)
+    queue = frozenset((str(row.name), str(row.text)) for row in of_kind.get("queued", ()))
+    own = ":".join(connection)
+    waiting = tuple(sorted(run for of, run in queue if of == own))
+    times = [row.moment for row in rows if row.moment is not None and _is_observation(row, own)]
+    position = _position(warehouse, of_kind.get("cursor", ()), of_kind.get("step", ()), waiting)
+    [last_end] = of_kind.get("end", [None])
+    return Standing(
+        position,
+        max(times) if position.head is not None else None,
+        queue,
+        "erasure" in of_kind,
+        max((row.moment for row in of_kind.get("landed", ()) if row.moment), default=None),
+        None if last_end is None else (str(last_end.name), last_end.text),
+    )
+
+
+def _is_observation(row: _Row, own: str) -> bool:
+    """Whether a row's moment is one of an observation, or not earlier than some."""
+    return row.kind not in ("landed", "erasure") and (row.kind != "queued" or row.name == own)
 
 
 def read_position(warehouse: Warehouse, source_system: str, connection_name: str) -> Position:
     """The position of a connection. Raises WarehouseError."""
-    connection = (source_system, connection_name)
-    rows = _newest_cursors(warehouse, connection)
+    return read_standing(warehouse, source_system, connection_name).position
+
+
+def _parts(
+    warehouse: Warehouse, connection: tuple[str, str], job_name: str, since: dt.datetime
+) -> list[tuple[str, Sequence[Any]]]:
+    """The parts of the query, each with its parameters; every part is of _Row's shape."""
+    cursors, event_log = warehouse.staging_table("cursors"), warehouse.table("event_log")
+    letters = warehouse.staging_table("dead_letters")
+    of_connection = "source_system = ? and connection_name = ?"
+    complete = f"{of_connection} and {warehouse.is_complete()}"
+    nothing = "cast(null as string)"
+    in_log = f"created_at >= {warehouse.timestamp_parameter}"
+    step = warehouse.json_text("payload", "$.step")
+    checks = warehouse.json_as_text(warehouse.json_member("payload", "$.checks"))
+    is_ingestion = f"{warehouse.json_text('payload', '$.job_name')} = ?"
+    bound = since.isoformat()
+    return [
+        (
+            # the head's package and later; of a connection without a head all
+            f"select 'cursor' as kind, stream as name, cursor as text, observed_at as moment"
+            f" from {cursors} where {complete} and observed_at >= coalesce((select max(observed_at)"
+            f" from {cursors} where stream = '{LINK}' and {complete}), observed_at)",
+            connection * 2,
+        ),
+        (
+            f"select 'observed', {nothing}, {nothing}, max(observed_at) from {cursors}"
+            f" where {of_connection} having count(*) > 0",
+            connection,
+        ),
+        (
+            "select 'queued', concat(source_system, ':', connection_name), correlation_id,"
+            f" max(observed_at) from {warehouse.staging_table('landed_objects')}"
+            f" where {warehouse.is_complete()} group by 2, 3",
+            (),
+        ),
+        (
+            f"select 'erasure', {nothing}, {nothing}, max(erased_at)"
+            f" from {warehouse.table('erasures')} where {of_connection} having count(*) > 0",
+            connection,
+        ),
+        (
+            f"select 'letter', {nothing}, {nothing}, max(created_at) from {letters}"
+            f" where {of_connection} having count(*) > 0",
+            connection,
+        ),
+        (
+            f"select 'landed', {nothing}, {nothing}, max(inserted_at)"
+            f" from {warehouse.staging_table('_dlt_loads')} where load_id in ("
+            f"select _dlt_load_id from {letters} where {of_connection})",
+            connection,
+        ),
+        (
+            "select 'step', correlation_id, case when event_type = 'job.failed'"
+            f" then {step} else substr(event_type, 5) end, created_at from {event_log}"
+            f" where {in_log} and event_type like 'job.%' and correlation_id in ("
+            f"select {warehouse.json_text('cursor', '$.run')} from {cursors}"
+            f" where stream = '{LINK}' and {complete})",
+            (bound, *connection),
+        ),
+        (
+            "select 'end', name, text, moment from (select event_type as name,"
+            f" {checks} as text, created_at as moment from {event_log} where {in_log}"
+            f" and event_type in ('job.completed', 'job.failed') and {of_connection}"
+            f" and {is_ingestion} order by created_at desc limit 1) as ends",
+            (bound, *connection, job_name),
+        ),
+    ]
+
+
+def _position(
+    warehouse: Warehouse,
+    cursors: Collection[_Row],
+    log: Collection[_Row],
+    waiting: tuple[str, ...],
+) -> Position:
+    """The position by the rows of a connection's cursors and of the log."""
+    rows = [(str(name), str(text), at) for _, name, text, at in cursors if at and name != CLOCK]
     links = [(observed_at, Link.read(text)) for name, text, observed_at in rows if name == LINK]
-    waiting = _queued_runs(warehouse, connection)
     if not links:
         # Of a release that had no links: of each stream the newest counts.
         in_time = sorted(rows, key=lambda row: row[2])
         return Position(None, {name: json.loads(text) for name, text, _ in in_time}, waiting)
     landed_at, head = max(links, key=lambda link: (link[0], link[1].id))
-    steps = _recorded(warehouse, head)
+    steps = {str(step) for _, run, step, _ in log if run == head.run}
+    if not steps:
+        # It may be older than what was read of the log.
+        steps = _recorded(warehouse, head)
     is_proven = bool(steps & {"completed", "check", "end"})
     doubt = _doubt(warehouse, head, steps, () if is_proven else waiting, is_proven)
-    cursors = {name: json.loads(text) for name, text, at in rows if at == landed_at}
-    cursors.pop(LINK)
-    return Position(head, {} if doubt else cursors, waiting, doubt, is_proven)
+    values = {name: json.loads(text) for name, text, at in rows if at == landed_at}
+    values.pop(LINK)
+    return Position(head, {} if doubt else values, waiting, doubt, is_proven, landed_at)
 
 
 def head_id(warehouse: Warehouse, source_system: str, connection_name: str) -> str | None:
@@ -114,30 +271,6 @@ def head_id(warehouse: Warehouse, source_system: str, connection_name: str) -> s
         (source_system, connection_name),
     )
     return Link.read(rows[0][0]).id if rows else None
-
-
-def _newest_cursors(
-    warehouse: Warehouse, connection: tuple[str, str]
-) -> list[tuple[str, str, dt.datetime]]:
-    """(stream, cursor, observed_at) of the head's package and later; of all without a head."""
-    cursors = warehouse.staging_table("cursors")
-    of_connection = f"source_system = ? and connection_name = ? and {warehouse.is_complete()}"
-    rows: list[Any] = warehouse.execute(
-        f"select stream, cursor, observed_at from {cursors} where {of_connection}"
-        " and observed_at >= coalesce((select max(observed_at)"
-        f" from {cursors} where stream = '{LINK}' and {of_connection}), observed_at)",
-        connection * 2,
-    )
-    return rows
-
-
-def _queued_runs(warehouse: Warehouse, connection: tuple[str, str]) -> tuple[str, ...]:
-    rows = warehouse.execute(
-        f"select distinct correlation_id from {warehouse.staging_table('landed_objects')}"
-        f" where source_system = ? and connection_name = ? and {warehouse.is_complete()}",
-        connection,
-    )
-    return tuple(sorted(run for (run,) in rows))
 
 
 def _recorded(warehouse: Warehouse, head: Link) -> set[str]:

@@ -6,6 +6,7 @@ Only complete loads count: a package is there when dlt has written its row in _d
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from loaders.objects.erasure_blocks import Erased
 from loaders.objects.idem_keys import idem_key, key_prefix
 from loaders.warehouse.base import Warehouse
-from loaders.warehouse.chain import Position, read_position
+from loaders.warehouse.chain import Position, Standing, read_standing
 from loaders.warehouse.dead_letters import DeadLetter, WithTexts, open_letters
 
 _FEW = 10_000
@@ -31,12 +32,15 @@ class Stored:
         connection_name: str,
         *,
         is_empty: bool = False,
+        job_name: str = "",
+        log_days: float = 0,
     ) -> None:
+        """`job_name` and `log_days` are for `standing`, see read_standing."""
         self._warehouse = warehouse
         self.connection = (source_system, connection_name)
         """Its source and its name."""
         self._is_empty = is_empty
-        self._position: Position | None = None
+        self._of_log = (job_name, log_days)
 
     def held(self, object_type: str, among: Collection[str] | None = None) -> set[str]:
         """Ids of an object type that raw_objects holds alive, or that wait in complete loads.
@@ -201,7 +205,7 @@ class Stored:
 
     def erased(self) -> Erased:
         """The blocks against storing erased objects again."""
-        if self._is_empty:
+        if not self.standing.has_erasures:
             return Erased()
         rows = self._warehouse.stream(
             f"select key_hash from {self._warehouse.table('erasures')}"
@@ -210,14 +214,20 @@ class Stored:
         )
         return Erased(text for (text,) in rows)
 
+    @functools.cached_property
+    def standing(self) -> Standing:
+        """Where the connection stood when it was first asked for."""
+        if self._is_empty:
+            return Standing()
+        job_name, log_days = self._of_log
+        return read_standing(
+            self._warehouse, *self.connection, job_name=job_name, log_days=log_days
+        )
+
     @property
     def position(self) -> Position:
-        """Where the connection stood when it was first asked for."""
-        if self._position is None:
-            self._position = (
-                Position() if self._is_empty else read_position(self._warehouse, *self.connection)
-            )
-        return self._position
+        """Its position then."""
+        return self.standing.position
 
     def cursor(self, stream: str) -> dict[str, Any] | None:
         """The cursor of a stream that counts."""
@@ -228,9 +238,15 @@ class Stored:
         return {stream: dict(value) for stream, value in self.position.cursors.items()}
 
     def newest_observation(self) -> dt.datetime | None:
-        """The latest observed_at, merged or not, of what could not be stored too."""
+        """Not before the latest observed_at, merged or not, of what could not be stored too.
+
+        A package is landed later than all that was observed before, and says so; who lands without
+        one leaves a time of its own (chain.CLOCK). Without any, raw_objects is asked.
+        """
         if self._is_empty:
             return None
+        if self.standing.observed_at is not None:
+            return self.standing.observed_at
         of_connection = "where source_system = ? and connection_name = ?"
         rows = self._warehouse.execute(
             "select max(observed_at) from ("

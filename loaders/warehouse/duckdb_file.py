@@ -141,14 +141,18 @@ class DuckDBWarehouse(Warehouse):
             finally:
                 cursor.close()
 
-    def insert_event(self, event: Mapping[str, Any]) -> None:
-        """Insert a row of event_log unless its event_id is there. Raises WarehouseError."""
-        event_log = self.table("event_log")
+    def insert_events(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows of event_log, all or none, but those whose event_id is there.
+
+        Raises WarehouseError.
+        """
+        event_log, columns = self.table("event_log"), list(events[0])
+        row = ", ".join(f"{self.event_value(column)} as {column}" for column in columns)
+        rows = " union all ".join([f"select {row}"] * len(events))
         self.execute(
-            f"insert into {event_log} ({', '.join(event)})"
-            f" select {', '.join(self.event_value(column) for column in event)}"
-            f" where not exists (select 1 from {event_log} where event_id = ?)",
-            (*event.values(), event["event_id"]),
+            f"insert into {event_log} ({', '.join(columns)}) select * from ({rows}) as added"
+            f" where added.event_id not in (select event_id from {event_log})",
+            [event[column] for event in events for column in columns],
         )
 
     def is_bootstrapped(self) -> bool:
@@ -167,14 +171,20 @@ class DuckDBWarehouse(Warehouse):
         return found
 
     def views(self, names: Collection[str]) -> dict[str, View]:
-        """The views of these names in the events dataset; the mark ends their comment."""
-        marks = self.execute(
+        """The views of these names in the events dataset, as their metadata has them."""
+        columns = self.columns()
+        return {
+            name: View(columns[name], mark) for name, mark in self.marks().items() if name in names
+        }
+
+    def marks(self) -> dict[str, str]:
+        """What each view of the events dataset is marked with, at the end of its comment."""
+        rows = self.execute(
             "select view_name, regexp_extract(comment, '\\[landfall (\\w+)\\]$', 1)"
             " from duckdb_views() where schema_name = ? and database_name = current_database()",
             (self.target.schema,),
         )
-        columns = self.columns()
-        return {name: View(columns[name], mark or "") for name, mark in marks if name in names}
+        return {name: mark or "" for name, mark in rows}
 
     def with_next_step(self, message: str) -> str:
         """Where its memory did not suffice, the name that its limit has here."""

@@ -6,23 +6,26 @@ import itertools
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
-import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _MEMORY = "150MB"
 """What more rows than that take is spilled to a temporary directory."""
 _ROWS = 20_000
 
-Schemas = Mapping[str, Sequence[tuple[str, pa.DataType]]]
+Schemas = Mapping[str, Sequence[tuple[str, str]]]
+"""The columns of each table, with Arrow's names of their types."""
 
 
 class SpilledTables:
     """Tables of these columns, empty at first. A context manager, which forgets them."""
 
     def __init__(self, schemas: Schemas) -> None:
-        self._schemas = {table: pa.schema(list(columns)) for table, columns in schemas.items()}
+        self._schemas = {table: _schema(columns) for table, columns in schemas.items()}
         self._directory = tempfile.TemporaryDirectory(prefix="landfall-ids-")
         self.connection = duckdb.connect(
             ":memory:",
@@ -53,6 +56,8 @@ class SpilledTables:
 
     def add(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Append rows, so many at a time."""
+        import pyarrow as pa
+
         schema = self._schemas[table]
         rows = iter(rows)
         while some := list(itertools.islice(rows, _ROWS)):
@@ -63,3 +68,14 @@ class SpilledTables:
             self.connection.register("page", pa.Table.from_arrays(columns, schema=schema))
             self.connection.execute(f"insert into {table} select * from page")
             self.connection.unregister("page")
+
+
+def _schema(columns: Sequence[tuple[str, str]]) -> pa.Schema:
+    import pyarrow as pa
+
+    def of(name: str) -> pa.DataType:
+        if name.startswith("list<"):
+            return pa.list_(of(name[5:-1]))
+        return pa.type_for_alias(name)
+
+    return pa.schema([(column, of(name)) for column, name in columns])

@@ -1,3 +1,4 @@
+{{ config(tags=['each_run']) }}
 -- A row is an object whose times contradict each other: seen before it was first seen,
 -- changed or deleted outside of the time it was seen in.
 with raw_objects as (
@@ -15,8 +16,9 @@ select
     merged_by as correlation_id
 from raw_objects
 where
-    last_seen >= {{ days_ago(var('acceptance_days')) }}
-    and (
+    {% if is_full_check() %}last_seen >= {{ days_ago(var('acceptance_days')) }}
+    {% else %}merged_by = {{ text_literal(correlation_id()) }}
+    {% endif %}and (
         first_seen > last_seen
         or changed_at not between first_seen and last_seen
         or (deleted_at is not null and deleted_at != changed_at)

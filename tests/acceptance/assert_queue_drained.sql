@@ -1,3 +1,4 @@
+{{ config(tags=['each_run']) }}
 {% set this_run = text_literal(correlation_id()) %}
 -- depends_on: {{ ref('raw_objects') }}
 -- A row is a state that a completed run (or the one in flight that runs this test) has
@@ -13,11 +14,11 @@ complete_loads as (
 ),
 
 answerable_runs as (
-    select correlation_id
+    {% if is_full_check() %}select correlation_id
     from {{ source('telemetry', 'event_log') }}
     where event_type = 'job.completed'
     union distinct
-    select {{ this_run }} as correlation_id
+    {% endif %}select {{ this_run }} as correlation_id
 )
 
 select

@@ -21,6 +21,7 @@ from landfall_sandbox.controls import Sandbox
 from landfall_sandbox.layout import LABEL_NAMES
 from loaders import errors
 from loaders.errors import LandfallError
+from loaders.ingestion import ingest
 from loaders.ingestion.ingest import Ingestion, IngestOptions
 from loaders.objects.items import Cursor, Deleted, Gone, Item, Listed, Observed, Unfetched
 from loaders.settings.places import PROJECT_DIR
@@ -237,6 +238,12 @@ def merge_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def full_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run tests the whole store, as with full_check_hours: 0."""
+    monkeypatch.setattr(ingest, "full_check_hours", lambda: 0.0)
+
+
+@pytest.fixture
 def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs land, and neither merge nor check: for what a run does besides."""
     monkeypatch.setattr(dbt_build, "build", lambda *_, **__: dbt_build.BuildResult())
@@ -284,7 +291,7 @@ class Run:
         return self.ingestion.job.correlation_id
 
     @property
-    def telemetry(self) -> dict[str, Any]:
+    def telemetry(self) -> Mapping[str, Any]:
         assert self.ingestion.summary is not None, self.error
         return self.ingestion.summary.telemetry
 

@@ -141,10 +141,12 @@ def build(
         arguments: Sequence[str] = (),
         *,
         connection: Connection | None = None,
+        is_full: bool = True,
         quiet: bool = True,
     ) -> BuildResult:
+        # All tests, also where the run would do with those of what it has touched.
         names = [correlation_id, *map(str, connection or ())]
-        if "--select" in arguments:  # not a run's: views that somebody asks for
+        if "--select" in arguments and is_full:  # not a run's: views that somebody asks for
             held_file.let_go()
             return dbt_build(target, correlation_id, arguments, connection=connection, quiet=quiet)
         if recorded and target.type == "duckdb" and all(map(_PLAIN.fullmatch, names)):
@@ -157,7 +159,8 @@ def build(
                     {**no_tests(), "passed": passed}, merge_seconds=seconds, seconds=seconds
                 )
         held_file.let_go()
-        selection = (*arguments, *(_CORE if with_tests else _MERGE))
+        others = () if "--select" in arguments else arguments
+        selection = (*others, *(_CORE if with_tests else _MERGE))
         return dbt_build(target, correlation_id, selection, connection=connection, quiet=quiet)
 
     return replay

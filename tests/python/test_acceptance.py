@@ -20,7 +20,7 @@ from loaders.warehouse.base import Warehouse
 from .conftest import Project, at, on_both_targets, prepared, run_gmail, run_scripted
 from .replay import Recorded, violations
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("full_checks")]
 
 STARTED, INGESTED = "event_type = 'job.started'", "event_type = 'ingestion.completed'"
 COMPLETED = "event_type = 'job.completed'"

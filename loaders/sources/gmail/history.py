@@ -46,6 +46,7 @@ class Changes:
     """Labels that were put on messages."""
     has_removals: bool = False
     """Whether listed messages were deleted, or moved to where they are not listed."""
+    pages: int = 1
 
     def of_kind(self, kind: str) -> dict[str, Change]:
         """The changes of one kind, by message id, in the order of their last records."""
@@ -63,13 +64,15 @@ def read_changes(pages: Iterable[Mapping[str, Any]], position: Position) -> Chan
     """
     reader = _Reader(position)
     history_id: str | None = None
+    number = 0
     for page in pages:
+        number += 1
         # The first page's: later pages may be of a later mailbox.
         history_id = history_id or str(page.get("historyId", position.history_id))
         for record in page.get("history", []):
             reader.read(record)
     reached = history_id or position.history_id
-    return Changes(reached, reader.changes, reader.label_ids, reader.has_removals)
+    return Changes(reached, reader.changes, reader.label_ids, reader.has_removals, number)
 
 
 class _Reader:

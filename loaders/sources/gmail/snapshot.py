@@ -11,21 +11,19 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from loaders.sources.contract import FetchRequest
 from loaders.sources.gmail.client import GmailClient, LabelNotListed
 from loaders.sources.gmail.fetching import MESSAGE, Batch
 from loaders.warehouse.id_tables import Schemas, SpilledTables
 
 _SCHEMAS: Schemas = {
-    "listed": [("place", pa.int64()), ("id", pa.string()), ("thread_id", pa.string())],
-    "held": [("id", pa.string()), ("is_fresh", pa.bool_())],
-    "dead": [("id", pa.string())],
-    "left_out": [("id", pa.string())],
-    "labels_then": [("place", pa.int64()), ("id", pa.string()), ("labels", pa.list_(pa.int32()))],
-    "labels_now": [("id", pa.string()), ("label", pa.int32())],
-    "relabelled": [("id", pa.string())],
+    "listed": [("place", "int64"), ("id", "string"), ("thread_id", "string")],
+    "held": [("id", "string"), ("is_fresh", "bool")],
+    "dead": [("id", "string")],
+    "left_out": [("id", "string")],
+    "labels_then": [("place", "int64"), ("id", "string"), ("labels", "list<int32>")],
+    "labels_now": [("id", "string"), ("label", "int32")],
+    "relabelled": [("id", "string")],
 }
 
 

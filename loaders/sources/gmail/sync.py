@@ -104,7 +104,7 @@ class MailboxSync:
         yield from self._move(position)
         return position
 
-    def _move(self, position: Position) -> Iterator[Item]:
+    def _move(self, position: Position, *, can_wait: bool = False) -> Iterator[Item]:
         """The cursor of a position, when it differs from the last one."""
         unfetched = (*self._waiting(), *self._fetcher.unfetched)
         position = dataclasses.replace(position, unfetched=unfetched)
@@ -112,7 +112,7 @@ class MailboxSync:
             position = dataclasses.replace(position, label_history_id=None)
         if position.cursor() != self._cursor:
             self._cursor = position.cursor()
-            yield Cursor(MESSAGES, self._cursor, self._request.clock.now())
+            yield Cursor(MESSAGES, self._cursor, self._request.clock.now(), can_wait)
 
     def _waiting(self) -> list[str]:
         """What earlier runs failed on, and this one has not come to yet."""
@@ -163,8 +163,16 @@ class MailboxSync:
             )
             position = yield from self._read_relabelled(relabelled, position)
         yield from self._settle_gone()
-        yield from self._move(position)
+        is_empty = not changes.messages and not changes.label_ids and changes.pages == 1
+        yield from self._move(position, can_wait=is_empty and self._is_only_further(position))
         return position
+
+    def _is_only_further(self, position: Position) -> bool:
+        """Whether a position differs from that of the last run by where the history stands."""
+        before = self._before
+        return before is not None and position == dataclasses.replace(
+            before, history_id=position.history_id, label_history_id=position.label_history_id
+        )
 
     def _read_added(
         self, changes: Changes, added: dict[str, Change], position: Position

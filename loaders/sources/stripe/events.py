@@ -54,6 +54,7 @@ class Window:
     is_last: bool
     is_sparse: bool
     """Whether a wider one would have done."""
+    pages: int = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +113,9 @@ def _read_window(
     passed: set[str] = set()
     served_at = None
     seen: list[int] = []
+    pages = 0
     while True:
+        pages += 1
         page = client.page(request, _PATH, parameters)
         served_at = served_at or page.served_at or dt.datetime.now(dt.UTC)
         times = [_seconds(value.get("created")) for _, value in page.objects]
@@ -133,7 +136,7 @@ def _read_window(
     is_last = before is None or reached is None or before > reached
     until = known_until(int(served_at.timestamp()), seen) if is_last or before is None else before
     in_order = sorted(events.values(), key=lambda event: event.at)
-    return Window(in_order, until, is_last, is_sparse=len(seen) < _EVENTS_AT_ONCE // 4)
+    return Window(in_order, until, is_last, len(seen) < _EVENTS_AT_ONCE // 4, pages)
 
 
 def _changes(event: Mapping[str, Any]) -> Iterator[Event]:

@@ -41,6 +41,8 @@ class StripeConfig(SourceOptions):
     """Requests a second at one endpoint: a list, or the single reads of a kind."""
     event_overlap_seconds: int = within(300, 0)
     """Events that turn up so long after their time are not missed."""
+    pending_interval_minutes: float = within(60.0, 0)
+    """How often a balance transaction is read again that is to be available and still is not."""
     workers: int = within(16, 1)
     max_attempts: int = within(8, 1)
     backoff_seconds: float = within(0.5, 0)

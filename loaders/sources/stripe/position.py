@@ -48,11 +48,14 @@ class Position(StoredPosition):
     resync_from: dt.datetime | None = None
     """While it is read whole again: what was last seen before then may be gone."""
     seen: tuple[str, ...] = ()
-    """Events dealt with that the next run will meet again."""
+    """What the next run will meet again and this one has dealt with: events by their ids, objects
+    that have none by creation, id and what they were."""
     unfetched: tuple[str, ...] = ()
     """Objects that the last run failed on."""
     pending_since: int | None = None
     """Creation, in Unix seconds, of the oldest object that will change without an event."""
+    next_due: int | None = None
+    """When the first of these is to change, Unix seconds; None where only the warehouse tells."""
 
     @property
     def is_listing(self) -> bool:

@@ -15,8 +15,10 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import datetime as dt
+import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from loaders.errors import SourceError
 from loaders.objects.items import Cursor, Deleted, Item, Land, Listed
@@ -40,6 +42,8 @@ from loaders.sources.stripe.reading import Read, created_seconds, slices
 
 _MAX_SEEN = 10_000
 """Event ids that a position keeps; what more events are about is read once more."""
+_ASK_AGAIN_SECONDS = 86_400
+"""After which the warehouse is asked again what is pending: an object may have come another way."""
 _STEP = 200
 """Objects read again after which the position moves along."""
 _FEED = "event"
@@ -81,6 +85,7 @@ class AccountSync:
         self._unread: dict[str, tuple[str, ...]] = {}
         self._now = 0
         self._feed_stands_at: int | None = None
+        self._has_long_feed = False
         failures = {
             (name, object_id): 1
             for name, position in self._before.items()
@@ -157,8 +162,15 @@ class AccountSync:
         if position.is_listing:
             return position
         since = max(1, position.until - self._config.event_overlap_seconds)
-        pending = self._pending(kind, position)
-        due = [one for one in pending if one.available_on <= now]
+        next_due, pending_since = position.next_due, min(since, position.pending_since or since)
+        due: list[_Pending] = []
+        if next_due is None or next_due <= now:
+            pending = self._pending(kind, position)
+            due = [one for one in pending if one.available_on <= now]
+            pending_since = min([since, *(one.created for one in pending)])
+            wait = self._overdue_seconds if due else _ASK_AGAIN_SECONDS
+            to_come = (one.available_on for one in pending if one not in due)
+            next_due = min([now + wait, *to_come])
         self._due["dispute"] = self._disputes_of(due)
         older = [one for one in due if one.created < since]
         again: tuple[Slice, ...] = ()
@@ -172,7 +184,8 @@ class AccountSync:
         return dataclasses.replace(
             position,
             slices=(*slices(kind, since), *again),
-            pending_since=min([since, *(one.created for one in pending)]),
+            pending_since=pending_since,
+            next_due=next_due,
         )
 
     def _pending(self, kind: Kind, position: Position) -> list[_Pending]:
@@ -191,7 +204,7 @@ class AccountSync:
         ):
             created, available_on, source = values
             pending.pop(key, None)
-            if status == "pending" and isinstance(created, int):
+            if _is_pending({"status": status}) and isinstance(created, int):
                 at = available_on if isinstance(available_on, int) else 0
                 pending[key] = _Pending(key, created, at, str(source))
         return list(pending.values())
@@ -201,6 +214,10 @@ class AccountSync:
         if "dispute" not in self._config.objects:
             return []
         return sorted(self._request.stored.held("dispute", {one.source for one in due}))
+
+    @property
+    def _overdue_seconds(self) -> int:
+        return int(60 * self._config.pending_interval_minutes)
 
     def _is_only_new(self, kind: Kind) -> bool:
         """Whether what is new of a kind is listed, not all of it."""
@@ -224,7 +241,19 @@ class AccountSync:
         cursor = position.cursor()
         if cursor != self._cursors.get(kind.name):
             self._cursors[kind.name] = cursor
-            yield Cursor(kind.name, cursor, self._request.clock.now())
+            can_wait = not self._has_long_feed and self._is_only_further(kind, position)
+            yield Cursor(kind.name, cursor, self._request.clock.now(), can_wait)
+
+    def _is_only_further(self, kind: Kind, position: Position) -> bool:
+        """Whether a position differs from that of the last run by what it has passed only."""
+        before = self._before.get(kind.name)
+        return before is not None and position == dataclasses.replace(
+            before,
+            until=position.until,
+            seen=position.seen,
+            pending_since=position.pending_since,
+            next_due=position.next_due,
+        )
 
     def _fail(self, name: str, error: SourceError) -> None:
         """A kind (or the feed) cannot be read: the others go on."""
@@ -252,13 +281,13 @@ class AccountSync:
             listing.add(kind, self._position(kind).slices)
         for kind, reads in listing.run():
             try:
-                yield from self._fetcher.settle(kind, reads)
+                yield from self._fetcher.settle(kind, self._not_seen(kind, reads))
             except OF_ONE_TYPE as error:
                 listing.failures[kind.name] = error
                 continue
             position = dataclasses.replace(self._position(kind), slices=listing.left(kind))
             if not kind.has_events:
-                position = dataclasses.replace(position, until=self._listed_until(position, reads))
+                position = self._listed(position, reads)
             yield from self._move(kind, position)
         for name, failure in listing.failures.items():
             self._fail(name, failure)
@@ -268,12 +297,31 @@ class AccountSync:
             if not listing.left(kind) and kind.name not in listing.failures:
                 yield from self._end_listing(kind)
 
-    def _listed_until(self, position: Position, reads: Sequence[Read]) -> int:
+    def _not_seen(self, kind: Kind, reads: Sequence[Read]) -> Sequence[Read]:
+        """What was listed but what is stored as it is: the overlap of a list without events."""
+        if kind.has_events or not self._is_only_new(kind):
+            return reads
+        seen = set(self._before[kind.name].seen)
+        return [read for read in reads if not seen or _named(read) not in seen]
+
+    def _listed(self, position: Position, reads: Sequence[Read]) -> Position:
         """Of a kind without events: up to the newest object that was listed."""
-        items = (item for read in reads for item in read.observed)
-        created = (created_seconds(item.value or {}) for item in items)
-        seen = (seconds for seconds in created if seconds is not None)
-        return max(position.until, known_until(self._now, seen))
+        values = [item.value or {} for read in reads for item in read.observed]
+        created = [created_seconds(value) for value in values]
+        until = known_until(self._now, (at for at in created if at is not None))
+        until = max(position.until, until)
+        overlap = until - self._config.event_overlap_seconds
+        recent = [read for read in reads if (_created(read) or 0) >= overlap]
+        met = dict.fromkeys([*position.seen, *map(_named, recent)])
+        kept = [name for name in met if int(name.partition(" ")[0]) >= overlap]
+        next_due, overdue = position.next_due, self._now + self._overdue_seconds
+        if next_due is not None:
+            stated = (value.get("available_on") for value in values if _is_pending(value))
+            to_come = (at if isinstance(at, int) and at > self._now else overdue for at in stated)
+            next_due = min([next_due, *to_come])
+        return dataclasses.replace(
+            position, until=until, seen=tuple(kept)[-_MAX_SEEN:], next_due=next_due
+        )
 
     def _new_listing(self) -> Listing:
         fetcher = self._fetcher
@@ -351,6 +399,7 @@ class AccountSync:
         )
         try:
             for window in windows:
+                self._has_long_feed |= window.pages > 1 or not window.is_last
                 for kind in kinds:
                     if kind.name not in failures:
                         yield from self._apply(kind, window)
@@ -413,6 +462,23 @@ class AccountSync:
         # All of them while some are left: those would be read first by every bounded run.
         kept = tuple(met_again) if left else tuple(met_again)[-_MAX_SEEN:]
         return dataclasses.replace(self._position(kind), until=until, seen=kept)
+
+
+def _is_pending(transaction: Mapping[str, Any]) -> bool:
+    """Whether a balance transaction is still to become available."""
+    return transaction.get("status") == "pending"
+
+
+def _created(read: Read) -> int | None:
+    return created_seconds(read.observed[0].value or {}) if read.observed else None
+
+
+def _named(read: Read) -> str:
+    """An object as `Position.seen` has it: its creation, its id and a hash of what it was."""
+    digest = hashlib.sha256()
+    for item in read.observed:
+        digest.update(item.text if isinstance(item.text, bytes) else item.text.encode())
+    return f"{_created(read) or 0} {read.object_id} {digest.hexdigest()[:16]}"
 
 
 def _is_expired(position: Position, now: int) -> bool:

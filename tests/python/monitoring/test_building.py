@@ -10,12 +10,14 @@ import pytest
 
 from loaders.cli.main import main
 from loaders.errors import TransformFailed
+from loaders.objects.items import Observed
 from loaders.transform import dbt_build, invocation, views
 from loaders.transform.dbt_build import MONITORING
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.bigquery import BigQueryWarehouse
 from tests.python.conftest import (
     Project,
+    at,
     events,
     on_both_targets,
     run_scripted,
@@ -34,11 +36,10 @@ def test_a_run_builds_the_views_when_they_lack_or_have_changed(
     build = dbt_build.build
 
     def noted(target: Any, correlation_id: str, arguments: Sequence[str], **options: Any) -> Any:
-        built.append(f"tag:{MONITORING}" not in arguments)
-        models = ("stg_landed_objects", "raw_objects", f"tag:{MONITORING}")
+        excluded = arguments[arguments.index("--exclude") :]
+        built.append("config.materialized:view" not in excluded)
         no_tests = ("--exclude-resource-type", "test", "unit_test")
-        selection = (*arguments, "--select", *models, *no_tests)
-        return build(target, correlation_id, selection, **options)
+        return build(target, correlation_id, (*arguments, *no_tests), **options)
 
     monkeypatch.setattr(dbt_build, "build", noted)
     assert run_scripted(warehouse, []).error is None
@@ -49,8 +50,9 @@ def test_a_run_builds_the_views_when_they_lack_or_have_changed(
     monkeypatch.setattr(invocation, "views_fingerprint", lambda: "ofanotherrelease")
     assert run_scripted(warehouse, []).error is None
     assert run_scripted(warehouse, []).error is None
-    assert built == [True, False, True, True, False]
-    assert len(events(warehouse)) == 15
+    assert run_scripted(warehouse, [Observed("widget", '{"id": "a"}', at(1), "a")]).error is None
+    assert built == [True, True, True, False]  # and none of what found nothing
+    assert len(events(warehouse)) == 18
 
 
 def replaced(warehouse: Warehouse, _project: Project | None = None) -> None:
