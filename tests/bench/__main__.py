@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.bench import (
     batch,
+    bill,
     gmail_quota,
     landing,
     merge,
@@ -27,6 +28,7 @@ BENCHES: dict[str, Callable[..., Any]] = {
     "landing": landing.run,
     "merge": merge.run,
     "merge-cost": merge_cost.run,
+    "bill": bill.run,
     "nothing-new": nothing_new.run,
     "naive": naive.run,
     "gmail-quota": gmail_quota.run,
