@@ -18,18 +18,20 @@ _TABLE = "TABLE"
 
 TablePath = tuple[str, str]
 """Dataset and name of a table or view."""
+View = tuple[str, dict[str, str]]
+"""Its SQL and its labels."""
 
 
 class Datasets:
     """What the project's target `emulator` writes into; copies are kept in other datasets.
 
-    Tables come back with their rows, views by their SQL.
+    Tables come back with their rows, views by their SQL, with their labels.
     """
 
     def __init__(self, emulator: Emulator) -> None:
         self._url = emulator.url
         self._saved: dict[str, list[TablePath]] = {}
-        self._views: dict[str, dict[TablePath, str]] = {}
+        self._views: dict[str, dict[TablePath, View]] = {}
 
     def empty(self) -> None:
         """Leave no dataset."""
@@ -48,7 +50,9 @@ class Datasets:
         }
         # A view may read those that were made before it.
         in_order = sorted(views, key=lambda path: views[path].created)
-        self._views[name] = {path: views[path].view_query for path in in_order}
+        self._views[name] = {
+            path: (views[path].view_query, views[path].labels) for path in in_order
+        }
         for dataset in DATASETS:
             self._client.create_dataset(f"{name}_{dataset}")
         for dataset, table in tables:
@@ -81,14 +85,14 @@ class Datasets:
             for dataset, table in kept:
                 self._client.delete_table(f"{dataset}.{table}")
                 self._copy(f"{name}_{dataset}.{table}", f"{dataset}.{table}")
-        for path, sql in self._views[name].items():
-            self._create_view(path, sql)
+        for path, view in self._views[name].items():
+            self._create_view(path, *view)
 
-    def _create_view(self, path: TablePath, sql: str) -> None:
+    def _create_view(self, path: TablePath, sql: str, labels: dict[str, str]) -> None:
         from google.cloud import bigquery
 
         view = bigquery.Table(".".join((PROJECT, *path)))
-        view.view_query = sql
+        view.view_query, view.labels = sql, labels
         self._client.create_table(view)
 
     def _present(self) -> dict[TablePath, str]:
