@@ -7,10 +7,11 @@ import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from loaders.settings.places import DEFAULT_LOCK_WAIT
 from loaders.settings.target import Target
+from loaders.warehouse.tables import Column, Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Warehouse(abc.ABC):
     """A `?` whose text becomes JSON."""
     timestamp_parameter: str
     """A `?` whose ISO 8601 text becomes a timestamp."""
+    column_types: ClassVar[Mapping[str, str]]
+    """The documented data types in its words, as macros/adapters/column_type.sql has them."""
     largest_json: int | None = None
     """Bytes of a payload that SQL takes apart in bounded memory; None for any."""
 
@@ -50,6 +53,25 @@ class Warehouse(abc.ABC):
     @abc.abstractmethod
     def staging_table(self, name: str) -> str:
         """Qualified name of a table in the landing dataset."""
+
+    @abc.abstractmethod
+    def qualified_schema(self, name: str) -> str:
+        """Qualified name of a dataset."""
+
+    @abc.abstractmethod
+    def has_schema(self, name: str) -> bool:
+        """Whether the dataset is there; who asks need not be allowed to make it.
+
+        Raises WarehouseError.
+        """
+
+    @abc.abstractmethod
+    def column_options(self, column: Column) -> str:
+        """What a column's DDL says besides name, type and NOT NULL."""
+
+    @abc.abstractmethod
+    def table_layout(self, layout: Layout) -> str:
+        """Partitions and clusters of a table in its DDL."""
 
     @abc.abstractmethod
     def json_text(self, json: str, path: str) -> str:

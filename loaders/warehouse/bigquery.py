@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import json
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from google.api_core import exceptions as google_errors
 from google.auth import exceptions as auth_errors
@@ -22,6 +23,7 @@ from loaders.errors import ConfigError, WarehouseError, describe
 from loaders.settings.places import DEFAULT_LOCK_WAIT
 from loaders.settings.target import Target
 from loaders.warehouse.base import View, Warehouse
+from loaders.warehouse.tables import Column, Layout
 
 _MAX_ATTEMPTS = 6
 _JOB_SECONDS = 120.0
@@ -75,6 +77,13 @@ class BigQueryWarehouse(Warehouse):
 
     json_parameter = "parse_json(?)"
     timestamp_parameter = "cast(? as timestamp)"
+    column_types: ClassVar[Mapping[str, str]] = {
+        "string": "string",
+        "timestamp": "timestamp",
+        "integer": "int64",
+        "boolean": "bool",
+        "json": "json",
+    }
 
     def __init__(self, target: Target, lock_wait: float = DEFAULT_LOCK_WAIT) -> None:
         super().__init__(target, lock_wait)
@@ -87,6 +96,32 @@ class BigQueryWarehouse(Warehouse):
     def staging_table(self, name: str) -> str:
         """Qualified name of a table in the landing dataset."""
         return f"`{self._project}`.`{self.target.staging_schema}`.`{name}`"
+
+    def qualified_schema(self, name: str) -> str:
+        """Qualified name of a dataset."""
+        return f"`{self._project}`.`{name}`"
+
+    def has_schema(self, name: str) -> bool:
+        """Whether the dataset is there: whether it can be listed. Raises WarehouseError."""
+        dataset = bigquery.DatasetReference(self._project, name)
+        try:
+            _retrying(lambda: [*self.client().list_tables(dataset, max_results=1)])
+        except google_errors.NotFound:
+            return False
+        except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
+            raise self._failure(error) from error
+        return True
+
+    def column_options(self, column: Column) -> str:
+        """Its description."""
+        return f"options (description = {json.dumps(column.description)})"
+
+    def table_layout(self, layout: Layout) -> str:
+        """Partitions by time, and clusters."""
+        return (
+            f"partition by timestamp_trunc({layout.partition_by}, {layout.granularity})\n"
+            f"cluster by {', '.join(layout.cluster_by)}"
+        )
 
     def json_text(self, json: str, path: str) -> str:
         """SQL of the scalar at a JSON path, as text."""
@@ -267,7 +302,9 @@ class BigQueryWarehouse(Warehouse):
 
         try:
             return _retrying(run)
-        except google_errors.Conflict:
+        except google_errors.Conflict as error:
+            if job_id is None:  # of tables that two make at once
+                raise self._failure(error) from error
             raise
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
             raise self._failure(error) from error

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 
@@ -19,6 +19,7 @@ from loaders.errors import ConfigError, WarehouseBusy, WarehouseError, describe
 from loaders.settings.places import DEFAULT_LOCK_WAIT
 from loaders.settings.target import Target
 from loaders.warehouse.base import View, Warehouse
+from loaders.warehouse.tables import Column, Layout
 
 _LOCKED = "Could not set lock on file"
 _NO_FILE_OF_ITS = "not a valid DuckDB database file"
@@ -45,6 +46,13 @@ class DuckDBWarehouse(Warehouse):
 
     json_parameter = "cast(? as json)"
     timestamp_parameter = "cast(? as timestamptz)"
+    column_types: ClassVar[Mapping[str, str]] = {
+        "string": "varchar",
+        "timestamp": "timestamptz",
+        "integer": "bigint",
+        "boolean": "boolean",
+        "json": "json",
+    }
     largest_json = 100_000
     """It takes the payloads of 2,048 rows apart at once, each into four times its size."""
 
@@ -64,6 +72,24 @@ class DuckDBWarehouse(Warehouse):
     def staging_table(self, name: str) -> str:
         """Qualified name of a table in the landing dataset."""
         return f'"{self.target.staging_schema}"."{name}"'
+
+    def qualified_schema(self, name: str) -> str:
+        """Qualified name of a schema."""
+        return f'"{name}"'
+
+    def has_schema(self, name: str) -> bool:
+        """Whether the schema is there. Raises WarehouseError."""
+        query = "select 1 from duckdb_schemas() where schema_name = ?"
+        return bool(self.execute(f"{query} and database_name = current_database()", (name,)))
+
+    def column_options(self, column: Column) -> str:
+        """Its compression. Choosing is most of what a checkpoint costs: 11 s of CPU for 400 MB of
+        mail by default, 6 s for zstd, which is also the smallest."""
+        return f"using compression {column.compression}" if column.compression else ""
+
+    def table_layout(self, layout: Layout) -> str:
+        """Nothing: DuckDB has neither, its zone maps do this work."""
+        return ""
 
     def json_text(self, json: str, path: str) -> str:
         """SQL of the scalar at a JSON path, as text."""

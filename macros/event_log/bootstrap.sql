@@ -1,5 +1,5 @@
 {# on-run-start of a plain dbt command: every table there, before any node is selected.
-   The wrapper runs it through run_bootstrap, when something is missing. #}
+   run.py makes them by itself: loaders/transform/bootstrap.py, which a test holds equal. #}
 {% macro bootstrap() -%}
     {%- if is_build() and flags.EMPTY -%}{%- do refuse_empty() -%}{%- endif -%}
     {%- if is_own_job() or (is_build() and flags.EMPTY) -%}
@@ -24,11 +24,6 @@
             ) }}
         {%- endif -%}
     {%- endif -%}
-{%- endmacro %}
-
-{% macro run_bootstrap() -%}
-    {%- set sql = bootstrap_sql() -%}
-    {%- if sql | trim -%}{%- do run_query(sql) -%}{%- endif -%}
 {%- endmacro %}
 
 {# dbt listed the relations before its hooks ran. Unaware of the new table it would build

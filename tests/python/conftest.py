@@ -178,7 +178,7 @@ def prepared(project: Project, name: str, prepare: Callable[[Warehouse], object]
         project.store.empty()
         prepare(project.open_warehouse())
         project.store.save(name)
-        shutil.rmtree(project.state_dir)
+        shutil.rmtree(project.state_dir, ignore_errors=True)
     return project.open_warehouse()
 
 

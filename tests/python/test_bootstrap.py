@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from loaders.errors import TransformFailed
+from loaders.errors import TransformFailed, WarehouseError
 from loaders.jobs.event_log import log_event
 from loaders.objects.items import Observed
 from loaders.settings.places import PROJECT_DIR
@@ -16,8 +22,10 @@ from loaders.settings.target import load_target
 from loaders.transform import bootstrap, dbt_build, invocation
 from loaders.transform.selection import selection
 from loaders.warehouse.base import Warehouse
+from loaders.warehouse.tables import documented_tables
 
-from .conftest import Project, at, event_types, run_scripted
+from .conftest import Project, at, event_types, on_both_targets, run_scripted
+from .test_hooks import rendered
 
 TYPES = {
     "string": "VARCHAR",
@@ -97,11 +105,78 @@ def test_the_tables_are_the_documented_ones(warehouse: Warehouse) -> None:
 def test_a_second_bootstrap_changes_nothing(warehouse: Warehouse) -> None:
     one_event_and_object(warehouse)
     before = rows(warehouse)
-    invocation.invoke(
-        warehouse.target, {}, ["run-operation", "run_bootstrap"], quiet=True
-    )  # the real thing: bootstrap.bootstrap sees that nothing is missing
+    assert bootstrap.statements_for(warehouse, warehouse.columns()) == []
+    again = bootstrap.statements_for(warehouse, {})  # as another first job has them
+    assert len(again) == len(TABLES)
+    warehouse.execute(";\n".join(again))
     assert rows(warehouse) == before
     assert present(warehouse) == documented()
+
+
+def of_dbt(project: Project) -> list[str]:
+    """What dbt's macro makes of the same documented columns, CREATE TABLE of all tables."""
+    return normalized(rendered(project, "bootstrap_sql() if execute else ''").split(";\n"))
+
+
+def normalized(statements: Iterable[str]) -> list[str]:
+    """In order of their texts, as dbt's graph has none; without DuckDB's name of the database, the
+    escapes that Jinja's JSON has for HTML, and blanks that mean nothing."""
+    return sorted(_normalized(statement) for statement in statements)
+
+
+def _normalized(statement: str) -> str:
+    text = statement.replace('"landfall".', "", 1)
+    text = re.sub(r"\\u00\w\w", lambda found: str(json.loads(f'"{found[0]}"')), text)
+    return re.sub(r" ?([(),]) ?", r"\1", " ".join(text.split())).strip()
+
+
+@on_both_targets
+@pytest.mark.slow
+def test_an_empty_warehouse_gets_what_dbt_would_make(empty_project: Project) -> None:
+    warehouse = empty_project.open_warehouse()
+    statements = normalized(bootstrap.statements_for(warehouse, warehouse.columns()))
+    assert statements == of_dbt(empty_project)
+    assert len(statements) == len(TABLES) + 2
+    assert sum(" not null" in statement for statement in statements) > 5
+
+
+@on_both_targets
+@pytest.mark.slow
+def test_an_incomplete_warehouse_gets_what_dbt_would_add(
+    warehouse: Warehouse, project: Project
+) -> None:
+    for table, column in (("event_log", "trace_id"), ("raw_objects", "payload")):
+        warehouse.execute(f"alter table {warehouse.table(table)} drop column {column}")
+    warehouse.execute(f"drop table {warehouse.staging_table('cursors')}")
+    present = warehouse.columns()
+    made = bootstrap.statements_for(warehouse, present)
+    there = [f"create table if not exists {name} (" for name in names_of(warehouse, {*present})]
+    by_dbt = [each for each in of_dbt(project) if not each.startswith(tuple(normalized(there)))]
+    assert normalized(made) == by_dbt
+    assert sorted(each.split()[0] for each in made) == ["alter", "alter", "create"]
+    bootstrap.bootstrap(warehouse)
+    assert bootstrap.statements_for(warehouse, warehouse.columns()) == []
+
+
+def names_of(warehouse: Warehouse, tables: set[str]) -> Iterator[str]:
+    """The qualified names of documented tables."""
+    for table in documented_tables():
+        if table.name in tables:
+            name = warehouse.staging_table if table.is_staging else warehouse.table
+            yield name(table.name)
+
+
+def test_what_a_bootstrap_imports_is_little() -> None:
+    """A run that finds nothing imports no more than it needs."""
+    program = (
+        "import sys, loaders.transform.bootstrap as it; it.documented_columns();print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT_DIR, capture_output=True, text=True, check=True
+    )
+    imported = set(done.stdout.split())
+    assert "duckdb" in imported
+    assert not imported & {"dbt", "dbt_common", "dlt", "pyarrow", "jinja2", "google.auth"}
 
 
 @pytest.mark.parametrize("meta", ["{}", "null", "{compression: zstd}"])
@@ -193,32 +268,53 @@ def test_the_wrapper_makes_the_tables_before_anything_else(
 def test_a_bootstrap_that_trips_over_another_goes_on(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trip_after(drops: list[str]) -> Any:
-        def once(target: Any) -> dbt_build.BuildResult:
-            result = real_bootstrap(target)
-            if drops:
-                warehouse.execute(f"drop table {warehouse.staging_table(drops.pop())}")
-                return dbt_build.BuildResult(error=TransformFailed("bootstrap: it is there"))
-            return result
+    execute, sent = warehouse.execute, []
 
-        return once
+    def trip(sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        if not sql.startswith("create"):
+            return execute(sql, *arguments)
+        sent.append(sql.count("create table"))
+        if len(sent) == 1:
+            execute(sql.partition(";")[0])  # the other has made one of three
+            raise WarehouseError("it is there")
+        return execute(sql)
 
-    real_bootstrap = bootstrap._bootstrap_once
     for table in ("cursors", "dead_letters", "landed_objects"):
         warehouse.execute(f"drop table {warehouse.staging_table(table)}")
-    monkeypatch.setattr(bootstrap, "_bootstrap_once", trip_after(["cursors"]))
+    monkeypatch.setattr(warehouse, "execute", trip)
     bootstrap.bootstrap(warehouse)
+    assert sent == [3, 2]
     assert warehouse.columns().keys() >= TABLES
 
 
+@pytest.mark.parametrize(
+    ("message", "retryable"),
+    [("Access Denied: Dataset d: not allowed", False), ("Exceeded rate limits: tables", True)],
+)
 def test_a_bootstrap_that_fails_and_changes_nothing_says_so(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, message: str, retryable: bool
 ) -> None:
+    execute = warehouse.execute
+
+    def refuse(sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        if sql.startswith("create"):
+            raise WarehouseError(message)
+        return execute(sql, *arguments)
+
     warehouse.execute(f"drop table {warehouse.staging_table('cursors')}")
-    failure = dbt_build.BuildResult(error=TransformFailed("bootstrap: not allowed"))
-    monkeypatch.setattr(bootstrap, "_bootstrap_once", lambda target: failure)
-    with pytest.raises(TransformFailed, match="not allowed"):
+    monkeypatch.setattr(warehouse, "execute", refuse)
+    monkeypatch.setattr(warehouse, "target", dataclasses.replace(warehouse.target, type="bigquery"))
+    with pytest.raises(TransformFailed, match=f"^bootstrap: {message}$") as caught:
         bootstrap.bootstrap(warehouse)
+    assert caught.value.retryable is retryable
+
+
+def test_a_bootstrap_that_duckdb_refuses_is_told_in_one_line(warehouse: Warehouse) -> None:
+    warehouse.execute("drop table events.event_log; create view events.event_log as select 1 as x")
+    with pytest.raises(TransformFailed, match=r"^bootstrap: landfall\.duckdb: ") as caught:
+        bootstrap.bootstrap(warehouse)
+    assert "\n" not in str(caught.value)
+    assert not caught.value.retryable
 
 
 @pytest.mark.slow

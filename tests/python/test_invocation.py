@@ -98,7 +98,7 @@ def test_after_a_command_the_file_is_free_for_another_process(
     warehouse: Warehouse, project: Project
 ) -> None:
     result, _ = invocation.invoke(
-        warehouse.target, {}, ["run-operation", "run_bootstrap"], quiet=True
+        warehouse.target, {}, ["show", "--inline", "select 1 as one"], quiet=True
     )
     assert result.success
     write = f"import duckdb; duckdb.connect({str(project.duckdb_path)!r}).execute('checkpoint')"
