@@ -58,6 +58,7 @@ def _add_retry(commands: Any) -> None:
     retry.add_argument("source", nargs="?", choices=SOURCES, help="default: what is configured")
     add_connections(retry, "all")
     _add_accept_deletions(retry)
+    _add_full_check(retry)
     add_sandbox_size(retry)
     retry.set_defaults(retry=True, dry_run=False)
 
@@ -70,6 +71,7 @@ def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
         "--full-resync", action="store_true", help="read everything again, held or not"
     )
     _add_accept_deletions(parser)
+    _add_full_check(parser)
     parser.add_argument(
         "--objects",
         type=names,
@@ -108,6 +110,15 @@ def _add_accept_deletions(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="bury what vanished, also where that is more than 10 objects and more than"
         " max_deletions_percent of their type, which fails a run without it",
+    )
+
+
+def _add_full_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--full-check",
+        action="store_true",
+        help="test the whole store in this run, which runs do every full_check_hours"
+        " (dbt_project.yml), and not only what it touches",
     )
 
 

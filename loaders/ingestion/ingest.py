@@ -86,6 +86,8 @@ class IngestOptions(FetchOptions):
 
     batch_size: int | None = None
     max_duration: float = 3000.0
+    full_check: bool = False
+    """Test the whole store, whenever that was done last."""
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> IngestOptions:
@@ -344,7 +346,7 @@ class Ingestion:
             return False
         if self._is_queued(self._standing) or not self._standing.position.is_proven:
             return False
-        if self._checks is None or full_is_due(self._checks, self._full_check_hours):
+        if self._checks is None or self._is_full:
             return False
         # A letter about what was erased may come late, with somebody's package: a build takes it.
         landed_at = self._standing.letters_landed_at
@@ -354,6 +356,11 @@ class Ingestion:
         with contextlib.suppress(WarehouseError):  # the MERGE will say so
             return are_views_current(self._warehouse, self.job.source_system)
         return False
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether this run is to test the whole store."""
+        return self._options.full_check or full_is_due(self._checks, self._full_check_hours)
 
     def _is_queued(self, standing: Standing) -> bool:
         """Whether this run's MERGE would take anything: what is queued of runs under way is theirs,
@@ -394,7 +401,7 @@ class Ingestion:
         crashpoints.reached("merge.before")
         # Until they have passed, the next run finds the checks due.
         self.job.checks = None
-        is_full = full_is_due(self._checks, self._full_check_hours)
+        is_full = self._is_full
         with self._warehouse.open():
             self._progress.note("merging and checking (dbt build)")
             result = dbt_build.build(
