@@ -176,6 +176,12 @@ class WarehouseBusy(LandfallError):
     retryable = True
 
 
+class AlreadyRunning(WarehouseBusy):
+    """Another run holds this connection's lease, or a copy into the warehouse goes on."""
+
+    error_type = WarehouseBusy.__name__
+
+
 class WarehouseError(LandfallError):
     """The warehouse cannot be reached or refuses a statement."""
 

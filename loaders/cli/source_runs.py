@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from loaders.cli.connections import chosen, named_sources, run_each_connection
 from loaders.cli.output import print_dry_run, print_summary
 from loaders.cli.progress import new_progress
-from loaders.errors import LandfallError, UsageError
+from loaders.errors import AlreadyRunning, LandfallError, UsageError
 from loaders.ingestion.ingest import (
     DeadLettered,
     FetchIncomplete,
@@ -93,7 +93,7 @@ def _fetch(options: argparse.Namespace, connection: Connection, warehouse: Wareh
         while True:
             ingestion = new_ingestion(asked)
             try:
-                _run(ingestion)
+                _run(ingestion, skip_if_running=options.skip_if_running)
             except _OF_SOME_OBJECTS as error:
                 failed = error  # all else is stored, and can be gone on with
             has_more = ingestion.summary is not None and ingestion.summary.has_more
@@ -119,9 +119,15 @@ def _retry(options: argparse.Namespace, connection: Connection, warehouse: Wareh
     return 0
 
 
-def _run(ingestion: Ingestion) -> None:
+def _run(ingestion: Ingestion, *, skip_if_running: bool = False) -> None:
+    if skip_if_running:
+        ingestion.job.lease_wait = 0.0
     try:
         run_and_tell(ingestion.job, ingestion.run)
+    except AlreadyRunning as error:
+        if not skip_if_running:
+            raise
+        print(f"skipped: {error}")
     finally:
         if ingestion.summary:
             print_summary(ingestion.summary)

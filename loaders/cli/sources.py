@@ -99,6 +99,12 @@ def _add_source_options(parser: argparse.ArgumentParser, unit: str) -> None:
         "--until-done", action="store_true", help="go on in further runs until nothing is left"
     )
     parser.add_argument(
+        "--skip-if-running",
+        action="store_true",
+        help="exit 0 at once when another run of the connection goes on, as for a schedule by the"
+        " minute; without it a run waits for --lock-wait, and exits 75",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="fetch and count; write nothing, not even events"
     )
     add_sandbox_size(parser, unit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from loaders.errors import (
+    AlreadyRunning,
     Interrupted,
     LandfallError,
     TimedOut,
@@ -91,6 +93,8 @@ class Job:
             "correlation_id": label(self.correlation_id),
         }
         self.timeout_seconds = timeout_seconds
+        self.lease_wait = math.inf
+        """Seconds to wait for another run of the connection, where that is less than lock_wait."""
         self.step = "start"
         self.cancelled = threading.Event()
         self._parameters = dict(parameters or {})
@@ -132,8 +136,9 @@ class Job:
         pause, has_said = 0.2, False
         while holder := self._try_to_start():
             waited = time.monotonic() - began
-            if waited + pause > self.warehouse.lock_wait or self.cancelled.is_set():
-                raise WarehouseBusy(self._waits_for(holder))
+            most = min(self.warehouse.lock_wait, self.lease_wait)
+            if waited + pause > most or self.cancelled.is_set():
+                raise AlreadyRunning(self._waits_for(holder))
             if not has_said:
                 logger.info("waiting: %s", self._waits_for(holder))
                 has_said = True
@@ -167,7 +172,7 @@ class Job:
         if holder is not None and self._began_at is not None:
             own = (self._began_at, self.correlation_id)
             if own > (holder.started_at, holder.correlation_id):
-                raise WarehouseBusy(self._waits_for(holder))
+                raise AlreadyRunning(self._waits_for(holder))
         return holder
 
     def check_lease(self) -> None:

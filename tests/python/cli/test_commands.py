@@ -118,6 +118,38 @@ def test_two_runs_of_a_connection_never_overlap(
     assert event_types(warehouse) == ["job.started", "ingestion.completed", "job.completed"]
 
 
+def test_a_run_that_is_to_skip_does_not_wait_for_one_of_its_connection(
+    warehouse: Warehouse,
+    project: Project,
+    sandbox: Sandbox,
+    no_build: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOURCES__GMAIL__ACCT1__ACCESS_TOKEN", "any-token")
+    monkeypatch.setenv("SOURCES__GMAIL__ACCT1__API_BASE_URL", sandbox.base_url)
+    command = ("gmail", "--connection", "acct1", "--lock-wait", "20s", "--skip-if-running")
+    said: list[tuple[int, str, str]] = []
+
+    def open_source() -> Any:
+        said.append(run_main(capsys, *command))
+        return gmail_source(sandbox)
+
+    first = Ingestion(
+        warehouse,
+        open_source,
+        source_system="gmail",
+        connection_name="acct1",
+        options=IngestOptions(),
+    )
+    first.run()
+    [(code, out, _)] = said
+    assert code == 0
+    assert f"skipped: gmail: connection 'acct1' is being run by {first.job.correlation_id}" in out
+    assert first.job.duration_seconds < 15
+    assert event_types(warehouse) == ["job.started", "ingestion.completed", "job.completed"]
+
+
 def test_status_before_any_run_says_how_to_start_one(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
