@@ -7,16 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from loaders.ingestion.checking import Checks
-from loaders.ingestion.ingest import RunSummary
-from loaders.monitoring.health import Status
 from loaders.settings.places import shown
 from loaders.settings.times import duration_text, grace
 from loaders.sources.inventory import ERRORS, EXCUSES
-from loaders.upkeep.copying import TableCopy
-from loaders.upkeep.verifying import Report
+
+if TYPE_CHECKING:
+    # What is printed; a run need not load what others print.
+    from loaders.ingestion.checking import Checks
+    from loaders.ingestion.ingest import RunSummary
+    from loaders.monitoring.health import Status
+    from loaders.upkeep.copying import TableCopy
+    from loaders.upkeep.verifying import Report
 
 
 def print_dry_run(telemetry: dict[str, Any]) -> None:

@@ -167,7 +167,7 @@ class PackageLoader:
 
         Returns the objects that became dead letters. Raises LandingError; then it stays on disk.
         """
-        if not self._directory.exists():
+        if not _holds_packages(self._directory):
             return []
         with self._alone():
             return self._load_pending()
@@ -320,6 +320,18 @@ def _remove_leftovers(directory: Path) -> None:
     for stage in ("new", "loaded"):
         for path in _packages(directory / "load" / stage):
             shutil.rmtree(path)
+
+
+def _holds_packages(directory: Path) -> bool:
+    """Whether any of dlt's working directories in it has a package, or a part of one: as most runs
+    find none, they look before they load dlt."""
+    stages = ("normalize/extracted", "normalize", "load/new", "load/normalized", "load/loaded")
+    return any(
+        path.name != "extracted"
+        for stage in stages
+        for working in _packages(directory)
+        for path in _packages(working / stage)
+    )
 
 
 def _packages(directory: Path) -> list[Path]:
