@@ -181,7 +181,8 @@ def _parts(
     nothing = "cast(null as string)"
     in_log = f"created_at >= {warehouse.timestamp_parameter}"
     step = warehouse.json_text("payload", "$.step")
-    checks = warehouse.json_as_text(warehouse.json_member("payload", "$.checks"))
+    checks = warehouse.json_as_text(warehouse.json_member("ended.payload", "$.checks"))
+    checked_by = warehouse.json_text("ended.payload", "$.checks.run")
     is_ingestion = f"{warehouse.json_text('payload', '$.job_name')} = ?"
     bound = since.isoformat()
     return [
@@ -228,11 +229,16 @@ def _parts(
             (bound, *connection),
         ),
         (
-            "select 'end', name, text, moment from (select event_type as name,"
-            f" {checks} as text, created_at as moment from {event_log} where {in_log}"
+            # An end may have come into a warehouse that was put in the place of the one that its
+            # run began with: no checks are believed of a run that this log does not know.
+            f"select 'end', ended.event_type, case when started.correlation_id is not null"
+            f" then {checks} end, ended.created_at from (select event_type, payload, created_at"
+            f" from {event_log} where {in_log}"
             f" and event_type in ('job.completed', 'job.failed') and {of_connection}"
-            f" and {is_ingestion} order by created_at desc limit 1) as ends",
-            (bound, *connection, job_name),
+            f" and {is_ingestion} order by created_at desc limit 1) as ended"
+            f" left join {event_log} as started on started.correlation_id = {checked_by}"
+            f" and started.event_type = 'job.started' and started.{in_log}",
+            (bound, *connection, job_name, bound),
         ),
     ]
 

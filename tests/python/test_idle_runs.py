@@ -257,6 +257,19 @@ def test_checks_of_the_future_are_due(settled: Warehouse, builds: list[bool]) ->
     assert builds == [True]
 
 
+@on_both_targets
+def test_checks_of_a_run_that_the_log_does_not_know_are_due(
+    settled: Warehouse, builds: list[bool]
+) -> None:
+    """As when the file was swapped for another while a run that found nothing read its source."""
+    assert idle(settled).error is None
+    assert builds == []
+    [first, *_] = [event["correlation_id"] for event in events(settled)]
+    settled.execute("delete from events.event_log where correlation_id = ?", (first,))
+    idle(settled)
+    assert builds == [True]
+
+
 def age_checks(warehouse: Warehouse, age: dt.timedelta) -> None:
     """The last full check was so long ago."""
     row = [event for event in events(warehouse) if event["event_type"] == "job.completed"][-1]
