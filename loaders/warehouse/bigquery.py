@@ -257,15 +257,23 @@ class BigQueryWarehouse(Warehouse):
         return "raw_objects" in self.columns()
 
     def destination(self) -> Any:
-        """The dlt destination for this project, with dbt's credentials."""
-        import dlt
+        """The dlt destination for this project, with dbt's credentials, labels and limit."""
+        from loaders.warehouse.bigquery_destination import destination
 
         self._use_endpoint()
-        return dlt.destinations.bigquery(
-            credentials=_as_dlt_credentials(self._credentials(), self._project),
-            project_id=self._project,
-            location=self._location,
+        return destination(
+            self._credentials(), self._project, self._location, self._labels, self._limit
         )
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        return {"application": "landfall", **self.labels}
+
+    @property
+    def _limit(self) -> int | None:
+        """Bytes that a statement may be billed for (profiles.yml, maximum_bytes_billed)."""
+        limit = self.target.settings.get("maximum_bytes_billed")
+        return None if limit is None else int(limit)
 
     @property
     def _project(self) -> str:
@@ -317,11 +325,10 @@ class BigQueryWarehouse(Warehouse):
         """The rows of a query, fetched page by page as they are read."""
         config = bigquery.QueryJobConfig(
             query_parameters=[_parameter(value) for value in parameters],
-            labels={"application": "landfall", **self.labels},
+            labels=self._labels,
         )
-        limit = self.target.settings.get("maximum_bytes_billed")
-        if limit is not None:
-            config.maximum_bytes_billed = int(limit)
+        if self._limit is not None:
+            config.maximum_bytes_billed = self._limit
         if job_id is None:  # one request, where the answer is there at once
             rows: Iterable[Any] = self.client().query_and_wait(
                 sql,
@@ -384,28 +391,6 @@ class BigQueryWarehouse(Warehouse):
                 client_options={"api_endpoint": endpoint} if endpoint else None,
             )
         return self._client
-
-
-def _as_dlt_credentials(native: Any, project: str) -> Any:
-    """Google's credentials object in the shape that dlt asks for, of whatever kind it is.
-
-    dlt takes some kinds as they are, and fails on those of a service account.
-    """
-    from dlt.common.configuration import configspec
-    from dlt.common.configuration.specs import GcpServiceAccountCredentials
-
-    @configspec
-    class DbtCredentials(GcpServiceAccountCredentials):
-        def to_native_credentials(self) -> Any:
-            return native
-
-    credentials = DbtCredentials()
-    credentials.project_id = project
-    # Otherwise dlt would make one of its own kind of it.
-    credentials.__is_resolved__ = True
-    # Required by the shape, never read.
-    credentials.private_key = credentials.client_email = "see to_native_credentials"
-    return credentials
 
 
 def _parameter(value: Any) -> bigquery.ScalarQueryParameter:

@@ -2,10 +2,13 @@
    make dbt parse the whole project again), or one of this dbt command's own. #}
 {% macro correlation_id() -%}
     {%- if not execute -%}{{ return('') }}{%- endif -%}
-    {%- set given = env_var('LANDFALL_CORRELATION_ID', '') -%}
+    {{ return(env_var('LANDFALL_CORRELATION_ID', '') or own_correlation_id()) }}
+{%- endmacro %}
+
+{# Of a dbt command that is a job of its own; where a query's comment is made, nothing else is known. #}
+{% macro own_correlation_id() -%}
     {{ return(
-        given
-        or [job_name(), run_started_at.strftime('%Y%m%d%H%M%S'), invocation_id[:4]] | join('-')
+        [job_name(), run_started_at.strftime('%Y%m%d%H%M%S'), invocation_id[:4]] | join('-')
     ) }}
 {%- endmacro %}
 

@@ -203,9 +203,26 @@ def test_jobs_are_labelled_with_their_run(runs: Runs, emulator: Emulator) -> Non
     ]
     assert {job["labels"]["job_name"] for job in labelled} == {"gmail_ingest_acct1"}
     sent = " ".join(job["query"]["query"].lower() for job in labelled)
-    # By the loaders and by dbt.
+    # By the loaders, by dbt and by dlt.
     assert "event_log" in sent
     assert "merge into" in sent
+    assert "insert into `landfall-dev`.`events_staging`.`_dlt_loads`" in sent
+
+
+def test_a_plain_dbt_command_s_jobs_are_labelled_with_its_row_in_the_log(
+    runs: Runs, emulator: Emulator
+) -> None:
+    ids = runs.rows(
+        "emulator",
+        "select correlation_id from {event_log} where event_type = 'job.started'"
+        " and source_system = 'dbt' and correlation_id like 'dbt_build-%'",
+    )
+    assert ids
+    labels = [job.get("labels") or {} for job in emulator.jobs()]
+    for (correlation_id,) in ids:
+        of_run = [each for each in labels if each.get("correlation_id") == correlation_id]
+        assert of_run
+        assert {each["job_name"] for each in of_run} == {"dbt_build"}
 
 
 def test_googlesql_accepts_every_statement_that_was_sent(runs: Runs, emulator: Emulator) -> None:
