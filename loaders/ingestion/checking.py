@@ -16,6 +16,7 @@ import yaml
 from loaders.errors import ConfigError
 from loaders.settings.places import PROJECT_DIR
 from loaders.settings.times import horizon
+from loaders.warehouse.chain import Standing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Checks:
     def as_json(self) -> dict[str, Any]:
         """As the end of a run carries it."""
         return {"run": self.run, "at": self.at.isoformat(), "full_at": self.full_at.isoformat()}
+
+
+def in_force(standing: Standing) -> Checks | None:
+    """The last checks of a connection; None when they are due, as one of its runs has ended since
+    whose own failed or were not come to."""
+    checks = Checks.read(standing.checks)
+    if checks is None or checks.at > horizon():
+        return None
+    unchecked_at = standing.unchecked_at
+    return None if unchecked_at is not None and unchecked_at > checks.at else checks
 
 
 def passed(run: str, before: Checks | None, *, is_full: bool) -> Checks:

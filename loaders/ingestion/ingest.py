@@ -22,7 +22,7 @@ from loaders.errors import (
     WarehouseError,
     describe,
 )
-from loaders.ingestion import batch_size
+from loaders.ingestion import batch_size, checking
 from loaders.ingestion.batch_size import BatchSize
 from loaders.ingestion.checking import Checks, full_check_hours, full_is_due, passed
 from loaders.ingestion.deletions import Brake, DeletionsHeldBack
@@ -312,8 +312,7 @@ class Ingestion:
             return
         landing.go_on_from(position, request.clock, self.job.began_at)
         self._standing = request.stored.standing
-        _, told = self._standing.last_end or ("", None)
-        self._checks = Checks.read(told)
+        self._checks = checking.in_force(self._standing)
         self.job.checks = None if self._checks is None else self._checks.as_json()
 
     def _take(self, item: Item, landing: Landing, tally: Tally) -> None:

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from loaders.settings.times import horizon
 from loaders.warehouse.base import Warehouse
 
 LINK, CLOCK = "_package", "_clock"
@@ -104,9 +105,10 @@ class Standing:
     has_erasures: bool = False
     letters_landed_at: dt.datetime | None = None
     """When the connection's last dead letter was landed, settled or not; None without one."""
-    last_end: tuple[str, str | None] | None = None
-    """Of the connection's last ingestion in the log's last days: the event's type, and what it says
-    of the checks, as JSON."""
+    checks: str | None = None
+    """By which tests the last of the connection's ingestions goes that says so, as JSON."""
+    unchecked_at: dt.datetime | None = None
+    """When the last of them ended that does not say so."""
 
 
 class _Row(NamedTuple):
@@ -149,14 +151,16 @@ def read_standing(
     waiting = tuple(sorted(run for of, run in queue if of == own))
     times = [row.moment for row in rows if row.moment is not None and _is_observation(row, own)]
     position = _position(warehouse, of_kind.get("cursor", ()), of_kind.get("step", ()), waiting)
-    [last_end] = of_kind.get("end", [None])
+    [checked] = of_kind.get("checked", [None])
+    [unchecked] = of_kind.get("unchecked", [None])
     return Standing(
         position,
         max(times) if position.head is not None else None,
         queue,
         "erasure" in of_kind,
         max((row.moment for row in of_kind.get("landed", ()) if row.moment), default=None),
-        None if last_end is None else (str(last_end.name), last_end.text),
+        None if checked is None else checked.text,
+        None if unchecked is None else unchecked.moment,
     )
 
 
@@ -182,8 +186,11 @@ def _parts(
     in_log = f"created_at >= {warehouse.timestamp_parameter}"
     step = warehouse.json_text("payload", "$.step")
     checks = warehouse.json_as_text(warehouse.json_member("ended.payload", "$.checks"))
-    checked_by = warehouse.json_text("ended.payload", "$.checks.run")
-    is_ingestion = f"{warehouse.json_text('payload', '$.job_name')} = ?"
+    checked_by = warehouse.json_text("payload", "$.checks.run")
+    ends = (
+        f"{in_log} and event_type in ('job.completed', 'job.failed') and {of_connection}"
+        f" and {warehouse.json_text('payload', '$.job_name')} = ?"
+    )
     bound = since.isoformat()
     return [
         (
@@ -231,14 +238,18 @@ def _parts(
         (
             # An end may have come into a warehouse that was put in the place of the one that its
             # run began with: no checks are believed of a run that this log does not know.
-            f"select 'end', ended.event_type, case when started.correlation_id is not null"
-            f" then {checks} end, ended.created_at from (select event_type, payload, created_at"
-            f" from {event_log} where {in_log}"
-            f" and event_type in ('job.completed', 'job.failed') and {of_connection}"
-            f" and {is_ingestion} order by created_at desc limit 1) as ended"
-            f" left join {event_log} as started on started.correlation_id = {checked_by}"
+            f"select 'checked', {nothing}, {checks}, ended.created_at from ("
+            f"select payload, created_at, {checked_by} as checked_by from {event_log} where {ends}"
+            f" and {checked_by} is not null and created_at <= {warehouse.timestamp_parameter}"
+            f" order by created_at desc limit 1) as ended inner join {event_log} as started"
+            f" on started.correlation_id = ended.checked_by"
             f" and started.event_type = 'job.started' and started.{in_log}",
-            (bound, *connection, job_name, bound),
+            (bound, *connection, job_name, horizon().isoformat(), bound),
+        ),
+        (
+            f"select 'unchecked', {nothing}, {nothing}, max(created_at) from {event_log}"
+            f" where {ends} and {checked_by} is null having count(*) > 0",
+            (bound, *connection, job_name),
         ),
     ]
 

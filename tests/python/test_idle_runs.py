@@ -270,6 +270,40 @@ def test_checks_of_a_run_that_the_log_does_not_know_are_due(
     assert builds == [True]
 
 
+@on_both_targets
+def test_a_check_that_failed_is_due_whatever_clock_a_later_end_has(
+    settled: Warehouse, builds: list[bool]
+) -> None:
+    """An end of a machine that is hours ahead does not hide one of now."""
+    ahead = idle(settled)
+    [last] = [
+        each for each in events(settled, ahead.correlation_id) if "job.c" in each["event_type"]
+    ]
+    settled.execute("delete from events.event_log where event_id = ?", (last["event_id"],))
+    log_event(
+        settled,
+        "job.completed",
+        source_system="acme",
+        connection_name="acct1",
+        object_type="job_run",
+        correlation_id=ahead.correlation_id,
+        payload=last["payload"],
+        created_at=dt.datetime.now(dt.UTC) + dt.timedelta(hours=5),
+    )
+    log_event(
+        settled,
+        "job.failed",
+        source_system="acme",
+        connection_name="acct1",
+        object_type="job_run",
+        correlation_id="acme_ingest_acct1-failed",
+        error_message="a check failed",
+        payload={"job_name": "acme_ingest_acct1", "step": "check"},
+    )
+    idle(settled)
+    assert builds == [True]
+
+
 def age_checks(warehouse: Warehouse, age: dt.timedelta) -> None:
     """The last full check was so long ago."""
     row = [event for event in events(warehouse) if event["event_type"] == "job.completed"][-1]
