@@ -15,7 +15,7 @@ import yaml
 
 from loaders.errors import ConfigError
 from loaders.settings.places import PROJECT_DIR
-from loaders.settings.times import horizon
+from loaders.settings.times import grace, horizon
 from loaders.warehouse.chain import Standing
 
 
@@ -44,12 +44,12 @@ class Checks:
 
 def in_force(standing: Standing) -> Checks | None:
     """The last checks of a connection; None when they are due, as one of its runs has ended since
-    whose own failed or were not come to."""
+    whose own failed or were not come to, or may have: clocks of two hosts differ."""
     checks = Checks.read(standing.checks)
     if checks is None or checks.at > horizon():
         return None
     unchecked_at = standing.unchecked_at
-    return None if unchecked_at is not None and unchecked_at > checks.at else checks
+    return None if unchecked_at is not None and unchecked_at >= checks.at - grace() else checks
 
 
 def passed(run: str, before: Checks | None, *, is_full: bool) -> Checks:

@@ -17,8 +17,8 @@ _MEMORY = "150MB"
 """What more rows than that take is spilled to a temporary directory."""
 _ROWS = 20_000
 
-Schemas = Mapping[str, Sequence[tuple[str, str]]]
-"""The columns of each table, with Arrow's names of their types."""
+Schemas = Mapping[str, Sequence[tuple[str, Any]]]
+"""The columns of each table, with their Arrow types or Arrow's names of these."""
 
 
 class SpilledTables:
@@ -70,12 +70,14 @@ class SpilledTables:
             self.connection.unregister("page")
 
 
-def _schema(columns: Sequence[tuple[str, str]]) -> pa.Schema:
+def _schema(columns: Sequence[tuple[str, Any]]) -> pa.Schema:
     import pyarrow as pa
 
-    def of(name: str) -> pa.DataType:
-        if name.startswith("list<"):
-            return pa.list_(of(name[5:-1]))
-        return pa.type_for_alias(name)
+    def of(kind: Any) -> pa.DataType:
+        if not isinstance(kind, str):
+            return kind
+        if kind.startswith("list<"):
+            return pa.list_(of(kind[5:-1]))
+        return pa.type_for_alias(kind)
 
     return pa.schema([(column, of(name)) for column, name in columns])

@@ -55,6 +55,7 @@ def test_a_start_records_what_the_run_was_asked_for(
         "retry": False,
         "accept_deletions": False,
         "max_duration": 3000.0,
+        "full_check": False,
     }
     assert started[0]["parameters"] == defaults
     assert started[1]["parameters"] == defaults | {

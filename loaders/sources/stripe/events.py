@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -65,10 +66,17 @@ class _Crowded:
     reached: int
 
 
+def machine_seconds() -> int:
+    """This machine's clock, in Unix seconds."""
+    return int(time.time())
+
+
 def known_until(now: int, seen: Iterable[int]) -> int:
     """Up to when nothing new can turn up, but for what comes late: as far as something was `seen`,
-    and a day before `now`, the clock of the last answer (all in Unix seconds)."""
-    return max([now - CLOCK_ERROR, *(at for at in seen if at <= now)])
+    and a day before `now`, the clock of the last answer (all in Unix seconds), or this machine's
+    where that is earlier: either may be ahead."""
+    known = min(now, machine_seconds()) - CLOCK_ERROR
+    return max([known, *(at for at in seen if at <= now)])
 
 
 def newest_event(client: StripeClient, request: FetchRequest, now: int) -> int:

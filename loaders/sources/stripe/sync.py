@@ -44,6 +44,8 @@ _MAX_SEEN = 10_000
 """Event ids that a position keeps; what more events are about is read once more."""
 _ASK_AGAIN_SECONDS = 86_400
 """After which the warehouse is asked again what is pending: an object may have come another way."""
+_LONGEST_PENDING_SECONDS = 35 * 86_400
+"""How long a balance transaction is pending, at most: a payout schedule delays by up to 31 days."""
 _STEP = 200
 """Objects read again after which the position moves along."""
 _FEED = "event"
@@ -193,6 +195,9 @@ class AccountSync:
 
         Source: Stripe API reference, Balance Transactions.
         """
+        # One that was set aside and came by a retry may be older than what was known to be pending.
+        since = position.pending_since
+        since = None if since is None else min(since, self._now - _LONGEST_PENDING_SECONDS)
         pending: dict[str, _Pending] = {}
         for key, status, *values in self._request.stored.members(
             kind.name,
@@ -200,7 +205,7 @@ class AccountSync:
             "$.created",
             "$.available_on",
             "$.source",
-            created_since=position.pending_since,
+            created_since=since,
         ):
             created, available_on, source = values
             pending.pop(key, None)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from landfall_sandbox.controls import Sandbox
-from loaders.ingestion.ingest import IngestOptions, PartlyFetched
+from loaders.ingestion.ingest import DeadLettered, IngestOptions, PartlyFetched
 from loaders.sources.stripe import events as stripe_events
 from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
 from loaders.warehouse.base import Warehouse
@@ -163,7 +163,7 @@ def test_a_change_without_an_event_waits_for_a_full_resync(
 
 
 def test_a_position_older_than_the_feed_is_made_up_for_by_listing(
-    warehouse: Warehouse, account: Sandbox
+    warehouse: Warehouse, account: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     completed(run_stripe(warehouse, account))
     invoice = next(
@@ -178,6 +178,8 @@ def test_a_position_older_than_the_feed_is_made_up_for_by_listing(
         remove_lines={invoice: 1},
     )
     account.settings(stripe_clock_offset=40 * DAY)
+    now = stripe_events.machine_seconds
+    monkeypatch.setattr(stripe_events, "machine_seconds", lambda: now() + 40 * DAY)
     run = completed(run_stripe(warehouse, account))
     assert run.telemetry["mode"] == "resync"
     assert run.counts["deleted"] == 3
@@ -300,7 +302,7 @@ def test_a_clock_that_is_behind_misses_nothing(warehouse: Warehouse, account: Sa
     assert_mirrors(warehouse, account)
 
 
-@pytest.mark.parametrize("seconds", [600, -600, 20_000, -20_000])
+@pytest.mark.parametrize("seconds", [600, -600, 20_000, -20_000, 260_000, 3_500_000])
 @pytest.mark.parametrize("has_events", [True, False])
 def test_a_date_that_is_not_stripe_s_misses_nothing(
     warehouse: Warehouse, account: Sandbox, seconds: int, has_events: bool
@@ -315,6 +317,34 @@ def test_a_date_that_is_not_stripe_s_misses_nothing(
         account.change_stripe(**change)
     account.settings(stripe_date_offset=0)
     completed(run_stripe(warehouse, account))
+    assert_mirrors(warehouse, account)
+
+
+def test_a_pending_transaction_that_came_by_a_retry_is_read_again_when_it_is_due(
+    warehouse: Warehouse, account: Sandbox
+) -> None:
+    """It is older than what was known to be pending when the position last moved."""
+    account.change_stripe(settle=10_000)
+    completed(run_stripe(warehouse, account))
+    account.change_stripe(create={"charge": 1})
+    transactions = account.stripe_objects("balance_transaction")
+    late = max(transactions.values(), key=lambda each: each["created"])
+    unfit = {**late, "tooPrecise": 12345678901234567890123}
+    listed = {"object": "list", "data": [unfit], "has_more": False, "url": "/"}
+    account.set_faults(
+        [{"match": {"method": "balance_transactions.list"}, "action": {"json": listed}}]
+    )
+    assert isinstance(run_stripe(warehouse, account).error, DeadLettered)
+    account.set_faults([])
+    day = 86_400
+    account.settings(stripe_clock_offset=day)
+    account.change_stripe(create={"charge": 1})
+    completed(run_stripe(warehouse, account))
+    assert run_stripe(warehouse, account, IngestOptions(retry=True)).error is None
+    for days in (20, 22):
+        account.settings(stripe_clock_offset=days * day)
+        account.change_stripe(settle=10_000)
+        completed(run_stripe(warehouse, account))
     assert_mirrors(warehouse, account)
 
 
