@@ -32,8 +32,9 @@ class Checks:
         """The inverse of `as_json`, of a text; None for what says nothing of them."""
         try:
             told = json.loads(text or "null")
-            times = (dt.datetime.fromisoformat(told[name]) for name in ("at", "full_at"))
-            return cls(str(told["run"]), *times)
+            at, full_at = (dt.datetime.fromisoformat(told[name]) for name in ("at", "full_at"))
+            has_zones = at.tzinfo is not None and full_at.tzinfo is not None
+            return cls(str(told["run"]), at, full_at) if has_zones else None
         except (ValueError, TypeError, LookupError):
             return None
 

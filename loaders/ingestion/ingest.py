@@ -359,7 +359,9 @@ class Ingestion:
     @property
     def _is_full(self) -> bool:
         """Whether this run is to test the whole store."""
-        return self._options.full_check or full_is_due(self._checks, self._full_check_hours)
+        # What is not there any more was there when the last tests passed.
+        is_asked_for = self._options.full_check or self.job.has_made_tables
+        return is_asked_for or full_is_due(self._checks, self._full_check_hours)
 
     def _is_queued(self, standing: Standing) -> bool:
         """Whether this run's MERGE would take anything: what is queued of runs under way is theirs,

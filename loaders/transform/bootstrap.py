@@ -20,8 +20,9 @@ FORMAT = "warehouse_format"
 """The table whose columns say which releases may write; see models/core/_sources.yml."""
 
 
-def bootstrap(warehouse: Warehouse) -> None:
-    """Create the tables and columns that the documented ones have and the warehouse lacks.
+def bootstrap(warehouse: Warehouse) -> bool:
+    """Create the tables and columns that the documented ones have and the warehouse lacks; whether
+    it lacked any.
 
     What fails while the tables change is tried again: two first jobs at once may trip over each
     other. Raises TransformFailed when the warehouse refuses, WarehouseError when it cannot be
@@ -31,6 +32,7 @@ def bootstrap(warehouse: Warehouse) -> None:
     present = warehouse.columns()
     check_format(warehouse.target, present, documented_columns())
     statements = statements_for(warehouse, present)
+    is_lacking = bool(statements)
     while statements:
         try:
             warehouse.execute(";\n".join(statements))
@@ -40,7 +42,8 @@ def bootstrap(warehouse: Warehouse) -> None:
             if statements == before:
                 raise _failure(warehouse.target, error) from error
         else:
-            return
+            break
+    return is_lacking
 
 
 def check_format(

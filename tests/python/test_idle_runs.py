@@ -310,6 +310,24 @@ def test_a_check_that_failed_is_due_whatever_clock_a_later_end_has(
     assert builds == [True]
 
 
+def test_a_table_that_had_to_be_made_again_makes_all_checks_due(
+    settled: Warehouse, builds: list[bool]
+) -> None:
+    settled.execute("drop table events.raw_objects cascade")
+    run = idle(settled)
+    assert builds == [True]
+    assert run.error is not None
+    assert "assert_store_matches_log" in str(run.error)
+
+
+@pytest.mark.parametrize("told", ["null", "{}", '{"run": "r", "at": "x", "full_at": "x"}', "[1]"])
+def test_checks_that_are_not_to_be_read_are_due(told: str) -> None:
+    assert checking.Checks.read(told) is None
+    naive = '{"run": "r", "at": "2026-01-01T00:00:00", "full_at": "2026-01-01T00:00:00"}'
+    assert checking.Checks.read(naive) is None
+    assert checking.Checks.read(naive.replace("00:00:00", "00:00:00Z")) is not None
+
+
 def age_checks(warehouse: Warehouse, age: dt.timedelta) -> None:
     """The last full check was so long ago."""
     row = [event for event in events(warehouse) if event["event_type"] == "job.completed"][-1]

@@ -33,7 +33,7 @@ def open_to_others(directory: Path) -> list[str]:
 
 
 def test_what_commands_make_is_their_user_s_alone(
-    project: Project, capsys: pytest.CaptureFixture[str], no_build: None
+    project: Project, capsys: pytest.CaptureFixture[str], merge_by_dbt: None
 ) -> None:
     """The warehouse, and what waits, lies or is logged beside it."""
     before = open_to_others(project.directory)
