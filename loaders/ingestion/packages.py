@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,7 @@ Refused = tuple[LandedObject, str]
 
 logger = logging.getLogger(__name__)
 
+_MAX_LOADS = 3
 _AGAIN = "landfall_again"
 """The pipeline that lands a refused pending package; it holds nothing that is not there, too."""
 _OF_TABLE = (duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException)
@@ -386,8 +389,25 @@ def load_package(pipeline: Any, tables: dict[str, pa.Table]) -> None:
     crashpoints.reached("land.extracted")
     pipeline.normalize()
     crashpoints.reached("land.normalized")
-    pipeline.load()
+    _load(pipeline)
     crashpoints.reached("land.loaded")
+
+
+def _load(pipeline: Any) -> None:
+    """Load what is pending; once more what dlt takes for passing: of two first jobs at once one
+    may find the tables half made. dlt repeats the jobs of a package, not what comes before."""
+    from dlt.destinations.exceptions import DatabaseTransientException
+
+    for _ in range(_MAX_LOADS - 1):
+        try:
+            pipeline.load()
+            return
+        except Exception as error:
+            if not any(isinstance(cause, DatabaseTransientException) for cause in _causes(error)):
+                raise
+            logger.warning("landing: %s; once more", describe(list(_causes(error))[-1]))
+            time.sleep(random.uniform(0.5, 1.5))
+    pipeline.load()
 
 
 def _drained(tables: list[pa.Table]) -> Iterator[pa.Table]:

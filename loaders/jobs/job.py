@@ -104,8 +104,8 @@ class Job:
         self._start_id = str(uuid.uuid4())
         # This machine's may jump back, and the events of a run are in the order of their times.
         self._clock = ObservationClock()
-        self.has_made_tables = False
-        """Whether the warehouse lacked a table or a column."""
+        self.is_incomplete = False
+        """Whether the warehouse lacked a table, a column or the seed when the run began."""
         self.alive: list[OpenRun] = []
         """Runs of others that were under way when this one began."""
         self.checks: Mapping[str, Any] | None = None
@@ -155,7 +155,7 @@ class Job:
         the other, as it cannot know whether that has looked before or after.
         """
         with self.warehouse.open():
-            self.has_made_tables |= bootstrap.bootstrap(self.warehouse)
+            self.is_incomplete |= bootstrap.bootstrap(self.warehouse)
             replayed = replay_spool(self.warehouse)
             if replayed:
                 logger.info("%d spooled event(s) replayed", replayed)

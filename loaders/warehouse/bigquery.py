@@ -244,11 +244,11 @@ class BigQueryWarehouse(Warehouse):
         return found
 
     def _metadata(self, name: str | bigquery.TableReference) -> bigquery.Table | None:
-        """What tables.get tells of a table or view; None where there is none."""
+        """What tables.get tells of a table or view; None where there is none that can be read."""
         try:
             return _retrying(lambda: self.client().get_table(name))
-        except google_errors.NotFound:
-            return None
+        except (google_errors.NotFound, google_errors.BadRequest):
+            return None  # or a view of what is not there any more
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
             raise self._failure(error) from error
 

@@ -241,9 +241,9 @@ def _parts(
             f"select 'checked', {nothing}, {checks}, ended.created_at from ("
             f"select payload, created_at, {checked_by} as checked_by from {event_log} where {ends}"
             f" and {checked_by} is not null and created_at <= {warehouse.timestamp_parameter}"
-            f" order by created_at desc limit 1) as ended inner join {event_log} as started"
-            f" on started.correlation_id = ended.checked_by"
-            f" and started.event_type = 'job.started' and started.{in_log}",
+            " order by created_at desc limit 1) as ended where ended.checked_by in ("
+            f"select correlation_id from {event_log}"
+            f" where event_type = 'job.started' and {in_log})",
             (bound, *connection, job_name, horizon().isoformat(), bound),
         ),
         (

@@ -19,7 +19,7 @@
             correlation_id,
             min(created_at) as began_at
         from {{ source('telemetry', 'event_log') }}
-        {% if bound %}where created_at >= {{ bound }}{% endif %}
+        where {{ 'created_at >= ' ~ bound if bound else '1 = 1' }}
         {%- if connection %} and {{ is_of_connection(connection) }}{% endif %}
         group by correlation_id
     ) as runs on events.correlation_id = runs.correlation_id

@@ -56,6 +56,7 @@ _WITHOUT_MARTS = (
     "accepted_violations",
     "test_type:singular",
 )
+_VIEWS = "config.materialized:view"
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.002
 _TIMEOUT_SECONDS = 600.0
@@ -84,7 +85,10 @@ def leave_out_marts() -> None:
     def build_core(
         target: Target, correlation_id: str, arguments: Sequence[str] = (), **options: Any
     ) -> dbt_build.BuildResult:
-        return build(target, correlation_id, (*arguments, *_WITHOUT_MARTS), **options)
+        chosen = _WITHOUT_MARTS if options.get("is_full", True) else ()
+        # What a run selects that tests what it has touched is without marts but for the views.
+        kept = [argument for argument in arguments if argument != _VIEWS or chosen]
+        return build(target, correlation_id, (*kept, *chosen), **options)
 
     dbt_build.build = build_core
 

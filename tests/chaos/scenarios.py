@@ -230,8 +230,8 @@ SCENARIOS: Mapping[str, Scenario] = {
         ),
         _scenario(
             "stripe-bounded",
-            "--max-objects=100",
-            steps=(Run(_fetch("stripe", "--max-objects=100")),) * 2,
+            "--max-objects=30",
+            steps=(Run(_fetch("stripe", "--max-objects=30")),) * 2,
             packages=1,
         ),
         _scenario("stripe-backfill", is_main=True),

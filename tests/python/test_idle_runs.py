@@ -320,6 +320,24 @@ def test_a_table_that_had_to_be_made_again_makes_all_checks_due(
     assert "assert_store_matches_log" in str(run.error)
 
 
+def test_in_a_warehouse_without_the_seed_all_checks_are_due(
+    settled: Warehouse, builds: list[bool]
+) -> None:
+    """As in a copy, whose log tells of the checks of another warehouse."""
+    settled.execute("drop table events.accepted_violations cascade")
+    assert idle(settled).error is None
+    assert builds == [True]
+
+
+def test_a_log_with_a_doubled_start_is_read(settled: Warehouse, builds: list[bool]) -> None:
+    settled.execute(
+        "insert into events.event_log by name select * replace ('again' as event_id)"
+        " from events.event_log where event_type = 'job.started'"
+    )
+    assert idle(settled).error is None
+    assert builds == []
+
+
 @pytest.mark.parametrize("told", ["null", "{}", '{"run": "r", "at": "x", "full_at": "x"}', "[1]"])
 def test_checks_that_are_not_to_be_read_are_due(told: str) -> None:
     assert checking.Checks.read(told) is None

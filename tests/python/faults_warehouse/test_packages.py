@@ -8,8 +8,10 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import dlt
 import pytest
 from dlt.common.storages.load_storage import LoadStorage
+from dlt.destinations.exceptions import DatabaseTransientException
 
 from loaders.errors import LandingError
 from loaders.ingestion import packages
@@ -70,6 +72,26 @@ def test_a_pending_package_that_the_warehouse_comes_to_refuse_holds_up_no_run(
     assert [letter.external_id for letter in letters] == ["w1"]
     assert cursor(warehouse) == {"last": 2}
     assert run_scripted(warehouse, widgets(3)).error is None
+
+
+@pytest.mark.parametrize(("times", "is_landed"), [(1, True), (3, False)])
+def test_what_passes_is_loaded_again_and_what_stays_is_pending(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, times: int, is_landed: bool
+) -> None:
+    """dlt makes its own tables before it loads: two first jobs at once may trip over each other."""
+    load, failures = dlt.Pipeline.load, [*range(times)]
+
+    def trip_first(pipeline: dlt.Pipeline) -> object:
+        if failures:
+            raise DatabaseTransientException(RuntimeError(f"made at once, {failures.pop()}"))
+        return load(pipeline)
+
+    monkeypatch.setattr(dlt.Pipeline, "load", trip_first)
+    monkeypatch.setattr("loaders.ingestion.packages.time.sleep", lambda _: None)
+    run = run_scripted(warehouse, widgets(0))
+    assert (run.error is None) == is_landed
+    assert run_scripted(warehouse, widgets(0)).error is None
+    assert set(stored(warehouse)) == {"w0"}
 
 
 def die_when_normalized(point: str) -> None:
