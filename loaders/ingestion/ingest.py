@@ -49,6 +49,7 @@ from loaders.settings.constants import constants
 from loaders.settings.times import grace
 from loaders.sources.contract import FetchOptions, FetchRequest, Source, Usage
 from loaders.transform import dbt_build, merge_counts
+from loaders.transform.merge_scope import MAX_MONTHS, MergeScope, months_of_undated
 from loaders.transform.selection import are_views_current, selection
 from loaders.warehouse import dead_letters
 from loaders.warehouse.base import Warehouse
@@ -416,6 +417,7 @@ class Ingestion:
                 ),
                 connection=self.job.connection,
                 is_full=is_full,
+                scope=self._merge_scope(),
             )
             crashpoints.reached("merge.after")
             if "warn_older_runs" in result.warnings:
@@ -423,7 +425,7 @@ class Ingestion:
                 close_orphans(self._warehouse, dt.datetime.now(dt.UTC), FOREVER)
             if not isinstance(result.error, TransformFailed):
                 self.job.step = "check"
-            counts = self.job.counts()
+            counts = self.job.counts(result.scope)
             self._summarize(telemetry, counts, result.tests, result.warnings)
             if result.error:
                 raise result.error
@@ -444,6 +446,20 @@ class Ingestion:
             )
             assert self.summary is not None
             self.summary.duration_seconds = self.job.duration_seconds
+
+    def _merge_scope(self) -> MergeScope | None:
+        """What this run knows of its MERGE; None where it matters to no warehouse, or may take what
+        others have queued."""
+        standing, landing = self._standing, self._landing
+        if not self._warehouse.bills_months or standing is None or self._is_queued(standing):
+            return None
+        assert landing is not None
+        times, head = landing.times, standing.position.head
+        is_new = head is None or times.are_since(head.started_at)
+        months = times.months
+        if times.has_undated:
+            months = months | months_of_undated(self._warehouse)
+        return MergeScope(months, inserts_only=is_new) if len(months) <= MAX_MONTHS else None
 
     def _summarize(
         self,

@@ -26,6 +26,7 @@ from loaders.objects.erasure_blocks import Erased
 from loaders.objects.idem_keys import idem_key, key_prefix
 from loaders.objects.items import Cursor, Deleted, ObservationClock, Observed
 from loaders.objects.payloads import TOMBSTONE_HASH, admit
+from loaders.transform.merge_scope import CreationTimes
 from loaders.warehouse.base import Warehouse
 from loaders.warehouse.chain import CLOCK, LINK, Chain, Position
 from loaders.warehouse.contents import Stored
@@ -87,6 +88,7 @@ class Landing:
         check_lease: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts = LandingCounts()
+        self.times = CreationTimes()
         self.erased = Erased()
         """Objects that are counted and not stored again."""
         self.failures: dict[tuple[str, str | None], int] = {}
@@ -306,6 +308,7 @@ class Landing:
             )
         )
         self._newest = max(self._newest, observed_at)
+        self.times.note(created_at)
         self.counts.landed += 1
         self.counts.bytes += size
         self.counts.objects[object_type] = self.counts.objects.get(object_type, 0) + 1

@@ -47,6 +47,7 @@ from loaders.settings.constants import constants
 from loaders.settings.places import PACKAGE_NAME
 from loaders.transform import bootstrap
 from loaders.transform.merge_counts import Connection, merge_counts
+from loaders.transform.merge_scope import MergeScope
 from loaders.warehouse.base import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -199,9 +200,12 @@ class Job:
         """Its source and its connection's name."""
         return self.source_system, self.connection_name
 
-    def counts(self) -> Mapping[str, Any]:
-        """What its MERGE did, as its end carries it. Raises WarehouseError."""
-        self._counts = merge_counts(self.warehouse, self.correlation_id, self.connection)
+    def counts(self, scope: MergeScope | None = None) -> Mapping[str, Any]:
+        """What its MERGE did, which went by a scope, as its end carries it.
+
+        Raises WarehouseError.
+        """
+        self._counts = merge_counts(self.warehouse, self.correlation_id, self.connection, scope)
         return self._counts
 
     def complete(

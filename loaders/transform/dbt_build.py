@@ -16,6 +16,7 @@ from loaders.settings.constants import constants
 from loaders.settings.target import Target
 from loaders.transform.invocation import invoke, log_dir, may_pass, said_without_values
 from loaders.transform.merge_counts import Connection, no_tests
+from loaders.transform.merge_scope import NOT_AS_LANDED, MergeScope
 from loaders.warehouse.opening import open_warehouse
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class BuildResult:
     """Of the model raw_objects."""
     seconds: float = 0.0
     """Of the whole command, repetitions apart."""
+    scope: MergeScope | None = None
+    """By which the MERGE went."""
 
 
 def build(
@@ -52,6 +55,7 @@ def build(
     connection: Connection | None = None,
     is_full: bool = True,
     quiet: bool = True,
+    scope: MergeScope | None = None,
 ) -> BuildResult:
     """Run `dbt build` under a wrapped job's correlation_id.
 
@@ -60,7 +64,8 @@ def build(
     run has touched (macros/acceptance/is_full_check.sql). Unit tests are left to CI: they need
     no data. A failure is returned, not raised, as the counts are wanted all the same. What
     another job's MERGE or a rate limit made fail is built again, with jitter: every step of a
-    build may be repeated. Source: dbt docs, Programmatic invocations.
+    build may be repeated. A MERGE for which its `scope` does not hold is done once more without.
+    Source: dbt docs, Programmatic invocations.
     """
     selection = [*arguments]
     if "--exclude-resource-type" not in selection:
@@ -70,6 +75,12 @@ def build(
         "LANDFALL_CONNECTION": _named(connection),
         "LANDFALL_CHECKS": "full" if is_full else "touched",
     }
+    if scope is not None:
+        known = {**run, "LANDFALL_MERGE": scope.as_json()}
+        result = until_settled(lambda: _build_once(target, known, selection, quiet=quiet))
+        if NOT_AS_LANDED not in str(result.error):
+            return dataclasses.replace(result, scope=scope)
+        logger.warning("dbt build: %s: the MERGE looks for itself", NOT_AS_LANDED)
     return until_settled(lambda: _build_once(target, run, selection, quiet=quiet))
 
 

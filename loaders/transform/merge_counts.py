@@ -6,6 +6,7 @@ from typing import Any
 
 from loaders.errors import WarehouseError
 from loaders.settings.constants import constants
+from loaders.transform.merge_scope import MergeScope
 from loaders.warehouse.base import Warehouse
 
 Connection = tuple[str, str | None]
@@ -23,23 +24,28 @@ def of_no_build() -> dict[str, Any]:
 
 
 def merge_counts(
-    warehouse: Warehouse, correlation_id: str, connection: Connection | None = None
+    warehouse: Warehouse,
+    correlation_id: str,
+    connection: Connection | None = None,
+    scope: MergeScope | None = None,
 ) -> dict[str, Any]:
     """What the MERGE of a run did with rows of its connection (of all, for a job of none), by
     action, and as `rescued` what it did with those of others. Raises WarehouseError, also for a
-    run of an earlier release, whose rows do not say that it inserted them.
+    run of an earlier release, whose rows do not say that it inserted them. With the `scope` that
+    the MERGE went by, only its months are read.
 
     As macros/event_log/json_with_merge_counts.sql. What was inserted is told by inserted_by, which
     nothing changes: a row counts even when another run has touched or erased it since.
     """
     objects = warehouse.table("raw_objects")
+    within = scope.predicate("object_created_at") if scope else "1 = 1"
     by_run, of = (correlation_id,), "source_system, connection_name"
     rows = warehouse.execute(
         "select source_system, connection_name, action, count(*) from ("
         f"select {of}, case when last_action <> 'inserted' then last_action end as action"
         f" from {objects}"
-        " where merged_by = ? and (last_action <> 'inserted' or inserted_by is null)"
-        f" union all select {of}, 'inserted' from {objects} where inserted_by = ?"
+        f" where {within} and merged_by = ? and (last_action <> 'inserted' or inserted_by is null)"
+        f" union all select {of}, 'inserted' from {objects} where {within} and inserted_by = ?"
         f" union all select {of}, 'inserted' from {warehouse.table('erasures')}"
         " where inserted_by = ?) as touched group by 1, 2, 3",
         by_run * 3,

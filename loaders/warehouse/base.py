@@ -32,6 +32,8 @@ class Warehouse(abc.ABC):
     """A `?` whose ISO 8601 text becomes a timestamp."""
     column_types: ClassVar[Mapping[str, str]]
     """The documented data types in its words, as macros/adapters/column_type.sql has them."""
+    bills_months: ClassVar[bool] = False
+    """Whether a statement costs what the months of raw_objects hold that it may read."""
     largest_json: int | None = None
     """Bytes of a payload that SQL takes apart in bounded memory; None for any."""
 

@@ -75,6 +75,7 @@ Result = TypeVar("Result")
 class BigQueryWarehouse(Warehouse):
     """The project and datasets of a dbt target, with the credentials dbt uses for it."""
 
+    bills_months = True
     json_parameter = "parse_json(?)"
     timestamp_parameter = "cast(? as timestamp)"
     column_types: ClassVar[Mapping[str, str]] = {

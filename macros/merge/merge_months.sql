@@ -1,8 +1,9 @@
 {# The months that this MERGE may touch, as counts of months since year 0: of each queued
    object the month it is stored in, else the month it would be stored in. BigQuery prunes a
    table's partitions by constants alone, and only a query can find them: read are the keys
-   and times of the stored rows, never a payload. #}
+   and times of the stored rows, never a payload. Nothing is where the run knows them. #}
 {% macro merge_months(target) -%}
+    {%- if merge_scope() -%}{{ return(merge_scope().months) }}{%- endif -%}
     {%- set months -%}
         with queued as (
             select

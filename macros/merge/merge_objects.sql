@@ -193,9 +193,14 @@ drop table merge_decisions
 {# BigQuery bills an UPDATE for every column of each partition it may touch, and a payload is
    nearly all of a row: so the MERGE names the months it touches as constants. A row whose
    stored month is not among them, since it moved after the months were looked up, would look
-   new: it is left out and stays queued. #}
+   new: it is left out and stays queued. Where they are the run's own word (merge_scope), it makes
+   the MERGE fail; of objects that are all new by that word, so does one that is stored. #}
 {% macro bigquery__merge_objects(target, states) -%}
+    {%- set scope = merge_scope() -%}
     {%- set months = merge_months(target) -%}
+    {%- set is_in_months = in_months(
+        'coalesce(located.object_created_at, objects.object_created_at)', months
+    ) -%}
     {%- set run = text_literal(correlation_id()) -%}
     {%- set action = merge_action(
         'seen.last_seen', '(seen.deleted_at is not null)', 'seen.payload_hash', 'stored'
@@ -218,12 +223,20 @@ using (
     select objects.*
     from {{ states }} as objects
     left join {{ target }} as located on objects.idem_key = located.idem_key
-    where {{ in_months(
-        'coalesce(located.object_created_at, objects.object_created_at)', months
-    ) }}
+    where {% if scope -%}
+        if(
+            {{ is_in_months }}
+            {%- if scope.inserts_only %} and located.idem_key is null{% endif %},
+            true,
+            error({{ text_literal(scope.refusal) }})
+        )
+    {%- else -%}
+        {{ is_in_months }}
+    {%- endif %}
 ) as seen
 on stored.idem_key = seen.idem_key
 and {{ in_months('stored.object_created_at', months) }}
+{% if not (scope and scope.inserts_only) -%}
 when matched and {{ action }} in ('updated', 'undeleted')
     then update set
         payload = seen.payload,
@@ -246,6 +259,7 @@ when matched and not ({{ action }} = 'stale' and {{ is_held('seen', 'stored') }}
     then update set
         {{ history }},
         last_action = {{ action }}
+{% endif -%}
 when not matched
     then insert ({{ inserted | join(', ') }}, merged_by, inserted_by, last_action)
     values (

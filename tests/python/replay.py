@@ -25,6 +25,7 @@ from loaders.settings.target import Target
 from loaders.transform.dbt_build import BuildResult
 from loaders.transform.invocation import release_file
 from loaders.transform.merge_counts import Connection, no_tests
+from loaders.transform.merge_scope import MergeScope
 from loaders.warehouse.opening import open_warehouse
 
 from . import held_file
@@ -143,6 +144,7 @@ def build(
         connection: Connection | None = None,
         is_full: bool = True,
         quiet: bool = True,
+        scope: MergeScope | None = None,
     ) -> BuildResult:
         # All tests, also where the run would do with those of what it has touched.
         names = [correlation_id, *map(str, connection or ())]
@@ -161,7 +163,8 @@ def build(
         held_file.let_go()
         others = () if "--select" in arguments else arguments
         selection = (*others, *(_CORE if with_tests else _MERGE))
-        return dbt_build(target, correlation_id, selection, connection=connection, quiet=quiet)
+        options: dict[str, Any] = {"connection": connection, "quiet": quiet, "scope": scope}
+        return dbt_build(target, correlation_id, selection, **options)
 
     return replay
 
