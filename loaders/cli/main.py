@@ -20,6 +20,7 @@ from loaders.cli import (
     dashboard,
     dead_letters,
     erase,
+    recluster,
     sources,
     status,
     verify,
@@ -54,6 +55,7 @@ examples:
   python loaders/run.py dashboard                  how the connections are, as a page
   python loaders/run.py build --select raw_objects dbt build as a logged job
   python loaders/run.py copy --from dev --to prod  move a warehouse to another target
+  python loaders/run.py recluster --target prod    BigQuery: in the order of this release
 
 exit codes: 0 all of it held; 1 the run failed; 2 wrong usage or configuration;
 75 another run holds the warehouse or the connection; 124 timed out; 130, 143 interrupted
@@ -128,4 +130,5 @@ def _parser() -> argparse.ArgumentParser:
 
 _COMMANDS = (
     sources, auth, build, copy, dead_letters, verify, erase, status, close, dashboard, alert,
+    recluster,
 )  # fmt: skip

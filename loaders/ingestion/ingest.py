@@ -451,7 +451,9 @@ class Ingestion:
         """What this run knows of its MERGE; None where it matters to no warehouse, or may take what
         others have queued."""
         standing, landing = self._standing, self._landing
-        if not self._warehouse.bills_months or standing is None or self._is_queued(standing):
+        if not self._warehouse.bills_months or self.job.connection_name is None:
+            return None
+        if standing is None or self._is_queued(standing):
             return None
         assert landing is not None
         times, head = landing.times, standing.position.head

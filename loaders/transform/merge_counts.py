@@ -9,6 +9,7 @@ from loaders.settings.constants import constants
 from loaders.transform.merge_scope import MergeScope
 from loaders.warehouse.base import Warehouse
 
+_CREATED = "object_created_at"
 Connection = tuple[str, str | None]
 """A source and a connection's name; without one, a job of no connection."""
 
@@ -38,8 +39,11 @@ def merge_counts(
     nothing changes: a row counts even when another run has touched or erased it since.
     """
     objects = warehouse.table("raw_objects")
-    within = scope.predicate("object_created_at") if scope else "1 = 1"
-    by_run, of = (correlation_id,), "source_system, connection_name"
+    of = "source_system, connection_name"
+    within, parameters = "1 = 1", [correlation_id]
+    if scope is not None and connection is not None:
+        within = f"source_system = ? and connection_name = ? and {scope.predicate(_CREATED)}"
+        parameters = [*map(str, connection), correlation_id]
     rows = warehouse.execute(
         "select source_system, connection_name, action, count(*) from ("
         f"select {of}, case when last_action <> 'inserted' then last_action end as action"
@@ -48,7 +52,7 @@ def merge_counts(
         f" union all select {of}, 'inserted' from {objects} where {within} and inserted_by = ?"
         f" union all select {of}, 'inserted' from {warehouse.table('erasures')}"
         " where inserted_by = ?) as touched group by 1, 2, 3",
-        by_run * 3,
+        [*parameters, *parameters, correlation_id],
     )
     counts: dict[str, Any] = dict.fromkeys(constants().merge_actions, 0)
     rescued: dict[str, int] = {}

@@ -71,9 +71,7 @@ class MergeScope:
         runs = itertools.groupby(enumerate(months), lambda each: each[1] - each[0])
         for _, neighbours in runs:
             numbers = [month for _, month in neighbours]
-            first, end = numbers[0], numbers[-1] + 1
-            until = "" if end >= 120_000 else f" and {column} < {_first_of(end)}"
-            parts.append(f"({column} >= {_first_of(first)}{until})")
+            parts.append(f"({in_range(column, numbers[0], numbers[-1])})")
         return f"({' or '.join(parts)})"
 
 
@@ -90,6 +88,13 @@ def months_of_undated(warehouse: Warehouse) -> set[int]:
         " where object_created_at is null)"
     )
     return {int(month) for (month,) in rows}
+
+
+def in_range(column: str, first: int, last: int) -> str:
+    """SQL that holds for times from one month to another, both included."""
+    # The last month that a timestamp knows has no end.
+    until = "" if last + 1 >= 120_000 else f" and {column} < {_first_of(last + 1)}"
+    return f"{column} >= {_first_of(first)}{until}"
 
 
 def _first_of(month: int) -> str:

@@ -69,6 +69,9 @@ _NEXT_STEPS = (
 )
 _PERMANENT_WORDS = ("bytes billed",)  # comes with a 500
 
+_RECLUSTERED = "landfall_reclustered"
+"""A label of a table that is being reclustered."""
+
 Result = TypeVar("Result")
 
 
@@ -250,6 +253,28 @@ class BigQueryWarehouse(Warehouse):
             return _retrying(lambda: self.client().get_table(name))
         except (google_errors.NotFound, google_errors.BadRequest):
             return None  # or a view of what is not there any more
+        except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
+            raise self._failure(error) from error
+
+    def clustering(self, name: str) -> tuple[list[str], str | None, int]:
+        """The clustering columns of a table of the events dataset, how far `recluster` has come
+        with it (None when it is done), and its bytes. Raises WarehouseError."""
+        table = self._metadata(f"{self._project}.{self.target.schema}.{name}")
+        assert table is not None
+        mark = table.labels.get(_RECLUSTERED)
+        return list(table.clustering_fields or ()), mark, int(table.num_bytes or 0)
+
+    def set_clustering(self, name: str, columns: Sequence[str], mark: str | None) -> None:
+        """Have what is written from now on clustered so, and note how far `recluster` has come.
+
+        Raises WarehouseError.
+        """
+        table = self._metadata(f"{self._project}.{self.target.schema}.{name}")
+        assert table is not None
+        table.clustering_fields = list(columns)
+        table.labels = {**table.labels, _RECLUSTERED: mark}
+        try:
+            _retrying(lambda: self.client().update_table(table, ["clustering_fields", "labels"]))
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
             raise self._failure(error) from error
 

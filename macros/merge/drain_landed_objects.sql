@@ -6,7 +6,7 @@ where exists (
     from {{ this }} as stored
     where
         stored.idem_key = landed.idem_key
-        and {{ in_scope('stored.object_created_at') }}
+        and {{ in_scope('stored') }}
         and stored.last_seen >= landed.observed_at
         and stored.first_seen <= landed.observed_at
         and (landed.object_created_at is null or stored.object_created_at is not null)

@@ -32,10 +32,12 @@
         and count(case when event_type in ('job.completed', 'job.failed') then 1 end) = 0
 {%- endmacro %}
 
-{# Predicate of the rows of a connection, [source_system, connection_name]. #}
-{% macro is_of_connection(connection) -%}
+{# Predicate of the rows of a connection, [source_system, connection_name]; of a relation that has
+   a name. #}
+{% macro is_of_connection(connection, relation=none) -%}
+    {%- set of = relation ~ '.' if relation else '' -%}
     (
-        source_system = {{ text_literal(connection[0]) }}
-        and connection_name = {{ text_literal(connection[1]) }}
+        {{ of }}source_system = {{ text_literal(connection[0]) }}
+        and {{ of }}connection_name = {{ text_literal(connection[1]) }}
     )
 {%- endmacro %}

@@ -197,6 +197,7 @@ drop table merge_decisions
    the MERGE fail; of objects that are all new by that word, so does one that is stored. #}
 {% macro bigquery__merge_objects(target, states) -%}
     {%- set scope = merge_scope() -%}
+    {%- set connection = run_connection() -%}
     {%- set months = merge_months(target) -%}
     {%- set is_in_months = in_months(
         'coalesce(located.object_created_at, objects.object_created_at)', months
@@ -222,9 +223,12 @@ merge into {{ target }} as stored
 using (
     select objects.*
     from {{ states }} as objects
-    left join {{ target }} as located on objects.idem_key = located.idem_key
+    left join {{ target }} as located
+        on objects.idem_key = located.idem_key
+        {%- if scope %} and {{ is_of_connection(connection, 'located') }}{% endif %}
     where {% if scope -%}
-        if(
+        {{ is_of_connection(connection, 'objects') }}
+        and if(
             {{ is_in_months }}
             {%- if scope.inserts_only %} and located.idem_key is null{% endif %},
             true,
@@ -236,6 +240,9 @@ using (
 ) as seen
 on stored.idem_key = seen.idem_key
 and {{ in_months('stored.object_created_at', months) }}
+{%- if scope %}
+and {{ is_of_connection(connection, 'stored') }}
+{%- endif %}
 {% if not (scope and scope.inserts_only) -%}
 when matched and {{ action }} in ('updated', 'undeleted')
     then update set

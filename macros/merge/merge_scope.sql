@@ -1,12 +1,18 @@
 {# What loaders/run.py knows of the MERGE before it (loaders/transform/merge_scope.py): `months`,
    `inserts_only`, and the `refusal` that a MERGE fails with for which it does not hold; none where
-   the MERGE is to look for itself, as in a plain dbt command. #}
+   the MERGE is to look for itself, as in a plain dbt command. Such a MERGE takes what the run's own
+   connection has queued, and leaves what others have queued since to them. #}
 {% macro merge_scope() -%}
     {{ return(fromjson(env_var('LANDFALL_MERGE', 'null')) if execute else none) }}
 {%- endmacro %}
 
-{# Predicate of the rows that this run's MERGE may have touched. #}
-{% macro in_scope(time) -%}
+{# Predicate of the rows of raw_objects that this run's MERGE may have touched. #}
+{% macro in_scope(objects) -%}
     {%- set scope = merge_scope() -%}
-    {{ in_months(time, scope.months) if scope else '1 = 1' }}
+    {%- if scope -%}
+    {{ is_of_connection(run_connection(), objects) }}
+    and {{ in_months(objects ~ '.object_created_at', scope.months) }}
+    {%- else -%}
+    1 = 1
+    {%- endif -%}
 {%- endmacro %}

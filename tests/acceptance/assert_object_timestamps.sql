@@ -18,7 +18,7 @@ from raw_objects
 where
     {% if is_full_check() %}last_seen >= {{ days_ago(var('acceptance_days')) }}
     {% else %}merged_by = {{ text_literal(correlation_id()) }}
-    and {{ in_scope('object_created_at') }}
+    and {{ in_scope('raw_objects') }}
     {% endif %}and (
         first_seen > last_seen
         or changed_at not between first_seen and last_seen

@@ -162,19 +162,22 @@ def warehouse(
 def _shares(
     objects: float, connections: int
 ) -> tuple[Callable[[str, str], float], Callable[[str, str], float]]:
-    """What clustering may leave: a key is of one row, its beginning of one connection.
+    """What clustering may leave: a key is of one row of its connection, which is one of all.
 
-    The log's other columns are taken for one source's alone, of as many kinds of events as a run
-    has.
+    All rows are taken for one source's and of one type, the log's of as many kinds of events as a
+    run has.
     """
+    shares = {
+        "connection_name": 1 / connections,
+        "idem_key": connections / max(objects, 1.0),
+        "event_type": 1 / EVENTS_A_RUN,
+    }
 
     def of_value(column: str, value: str) -> float:
-        shares = {"idem_key": 1 / max(objects, 1.0), "event_type": 1 / EVENTS_A_RUN}
         return shares.get(column, 1.0)
 
     def of_range(column: str, value: str) -> float:
-        is_connection = column == "idem_key" and value.count(":") >= 1
-        return 1 / connections if is_connection else 1.0
+        return 1.0
 
     return of_value, of_range
 

@@ -446,38 +446,42 @@ def _clustered_share(filters: Iterable[exp.Expr], table: Table, now: float) -> f
     """The share of rows that constants on the leading clustering columns leave."""
     conditions, share = list(filters), 1.0
     for column in table.clustered_by:
-        left = min((_share(each, column, table) for each in conditions), default=1.0)
-        share *= left
-        if left == 1.0:  # the columns after it are sorted within its values
+        found = [_share(each, column, table) for each in conditions]
+        left = [each for each in found if each is not None]
+        if not left:  # the columns after it are sorted within its values
             break
+        share *= min(left)
     return share
 
 
-def _share(condition: exp.Expr, column: str, table: Table) -> float:
+def _share(condition: exp.Expr, column: str, table: Table) -> float | None:
+    """What a condition leaves of the rows; None where it says nothing of the column."""
     condition = _bare(condition)
-    if isinstance(condition, exp.And):
-        return min(_share(each, column, table) for each in condition.flatten())
-    if isinstance(condition, exp.Or):
-        return min(1.0, sum(_share(each, column, table) for each in condition.flatten()))
+    if isinstance(condition, exp.And | exp.Or):
+        parts = [_share(each, column, table) for each in condition.flatten()]
+        found = [each for each in parts if each is not None]
+        if isinstance(condition, exp.And):
+            return min(found, default=None)
+        return min(1.0, sum(found)) if len(found) == len(parts) else None
     left, right = _bare(condition.this), _bare(condition.args.get("expression"))
     if isinstance(condition, exp.In) and _is_column(left, column):
         values = [_text(each) for each in _members(condition)]
         if not values or None in values:
-            return 1.0
+            return None
         return min(1.0, sum(table.share_of_value(column, value) for value in values if value))
     if isinstance(condition, exp.Between) and _is_column(left, column):
         low = _text(condition.args["low"])
-        return 1.0 if low is None else table.share_of_range(column, low)
+        return None if low is None else table.share_of_range(column, low)
     if isinstance(right, exp.Column) and not isinstance(left, exp.Column):
         left, right = right, left
     value = _text(right)
     if value is None or not _is_column(left, column):
-        return 1.0
+        return None
     if isinstance(condition, exp.EQ):
         return min(1.0, table.share_of_value(column, value))
     if isinstance(condition, exp.GT | exp.GTE | exp.LT | exp.LTE | exp.StartsWith | exp.Like):
         return table.share_of_range(column, value)
-    return 1.0
+    return None
 
 
 def _members(condition: exp.In) -> list[exp.Expr]:

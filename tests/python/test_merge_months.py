@@ -7,6 +7,7 @@ import datetime as dt
 import duckdb
 import pytest
 
+from loaders.transform.merge_scope import CreationTimes, MergeScope
 from loaders.warehouse.base import Warehouse
 
 from .conftest import Project
@@ -28,8 +29,10 @@ def month(year: int, number: int) -> int:
 def test_a_predicate_of_months_holds_for_them_and_for_no_time(project: Project) -> None:
     months = [month(1, 1), month(2024, 12), month(2025, 1), month(2025, 3), month(9999, 12)]
     predicate = compiled(project, f"{{{{ in_months('moment', {months}) }}}}")
-    # December and January are one range.
-    assert predicate.count(">=") == 4
+    same = MergeScope(months, inserts_only=False).predicate("moment")
+    for one in (predicate, same):
+        # December and January are one range.
+        assert one.count(">=") == 4
     expected = {
         None: True,
         "0001-01-31 23:59:59.999999": True,
@@ -45,9 +48,21 @@ def test_a_predicate_of_months_holds_for_them_and_for_no_time(project: Project) 
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         for moment, inside in expected.items():
-            query = f"select {predicate} from (select cast(? as timestamptz) as moment)"
-            [(found,)] = connection.execute(query, [moment]).fetchall()
-            assert found is inside, moment
+            query = f"select {predicate}, {same} from (select cast(? as timestamptz) as moment)"
+            [found] = connection.execute(query, [moment]).fetchall()
+            assert found == (inside, inside), moment
+
+
+def test_the_times_of_states_are_their_months_and_what_is_not_known() -> None:
+    times = CreationTimes()
+    began = dt.datetime(2024, 12, 31, tzinfo=dt.UTC)
+    assert times.are_since(began)
+    times.note(began)
+    times.note(began + dt.timedelta(days=1))
+    assert (times.months, times.are_since(began)) == ({month(2024, 12), month(2025, 1)}, True)
+    assert not times.are_since(began + dt.timedelta(seconds=1))
+    times.note(None)
+    assert not times.are_since(began)
 
 
 def test_no_month_leaves_the_unknown_times(project: Project) -> None:
