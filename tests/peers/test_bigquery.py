@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,8 @@ class Runs:
     """The same commands against both targets, and what they left behind."""
 
     delivered = 0
-    """Messages that came between the two runs, spam apart."""
+    unit_tests = ""
+    """What the build with them printed."""
     sent_before = 0
     """Statements that other tests have sent to the emulator."""
 
@@ -61,11 +63,14 @@ class Runs:
         command = [sys.executable, "loaders/run.py", *arguments, "--target", target]
         return self._run(command)
 
-    def dbt(self, target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def dbt(
+        self, target: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run plain dbt; it must succeed."""
         path = str(self.directory / "target" / target)
         dbt = str(Path(sys.executable).with_name("dbt"))
-        return self._run([dbt, *arguments, "--target", target, "--target-path", path])
+        command = [dbt, *arguments, "--target", target, "--target-path", path]
+        return self._run(command, **environment)
 
     def rows(self, target: str, sql: str) -> list[tuple[Any, ...]]:
         """Query a target through the loaders' own warehouse."""
@@ -83,11 +88,11 @@ class Runs:
             }
             return warehouse.execute(sql.format(**names))
 
-    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
             command,
             cwd=PROJECT_DIR,
-            env=self.environment,
+            env=self.environment | environment,
             capture_output=True,
             text=True,
             timeout=600,
@@ -105,7 +110,7 @@ def runs(emulator: Emulator, peer_project: Path) -> Iterator[Runs]:
         made = Runs(peer_project, emulator, sandbox)
         made.sent_before = len(emulator.statements())
         # BigQuery's first run is a plain build on an empty warehouse, DuckDB's is a loader's.
-        made.dbt("emulator", "build")
+        made.unit_tests = made.dbt("emulator", "build", LANDFALL_UNIT_TESTS="1").stdout
         for target in TARGETS:
             made.loader(target, "gmail", "--connection", "acct1")
         before = set(sandbox.live_ids())
@@ -113,7 +118,7 @@ def runs(emulator: Emulator, peer_project: Path) -> Iterator[Runs]:
         made.delivered = len(set(sandbox.live_ids()) - before)
         for target in TARGETS:
             made.loader(target, "gmail", "--connection", "acct1", "--full-resync")
-        made.dbt("emulator", "build", "--exclude-resource-type", "unit_test")
+        made.dbt("emulator", "build")
         made.dbt("emulator", "docs", "generate")
         made.dbt("emulator", "source", "freshness")
         made.loader("emulator", "status")
@@ -137,6 +142,14 @@ def _judge(jobs: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         return judge(jobs)
     except PeerUnavailable as error:
         unavailable(error)
+
+
+def test_unit_tests_run_on_bigquery_where_they_are_asked_for(runs: Runs) -> None:
+    [counted] = re.findall(r"(\d+) unit tests", runs.unit_tests)
+    assert int(counted) >= 16
+    listed = ("ls", "--quiet", "--resource-type", "unit_test")
+    assert runs.dbt("emulator", *listed).stdout.strip() == ""
+    assert len(runs.dbt("dev", *listed).stdout.split()) == int(counted)
 
 
 def test_both_warehouses_hold_equal_objects(runs: Runs) -> None:
