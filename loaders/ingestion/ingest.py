@@ -461,7 +461,8 @@ class Ingestion:
         months = times.months
         if times.has_undated:
             months = months | months_of_undated(self._warehouse)
-        return MergeScope(months, inserts_only=is_new) if len(months) <= MAX_MONTHS else None
+        scope = MergeScope(months, landing.counts.objects, inserts_only=is_new)
+        return scope if len(months) <= MAX_MONTHS else None
 
     def _summarize(
         self,

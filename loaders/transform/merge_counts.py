@@ -42,8 +42,11 @@ def merge_counts(
     of = "source_system, connection_name"
     within, parameters = "1 = 1", [correlation_id]
     if scope is not None and connection is not None:
-        within = f"source_system = ? and connection_name = ? and {scope.predicate(_CREATED)}"
-        parameters = [*map(str, connection), correlation_id]
+        types = sorted(scope.types)
+        of_types = f"object_type in ({', '.join('?' * len(types)) or 'null'})"
+        within = f"source_system = ? and {of_types} and connection_name = ?"
+        within += f" and {scope.predicate(_CREATED)}"
+        parameters = [connection[0], *types, str(connection[1]), correlation_id]
     rows = warehouse.execute(
         "select source_system, connection_name, action, count(*) from ("
         f"select {of}, case when last_action <> 'inserted' then last_action end as action"

@@ -48,16 +48,18 @@ class CreationTimes:
 
 @dataclasses.dataclass(frozen=True)
 class MergeScope:
-    """The months that hold every object the MERGE takes, beside those whose time is not known; with
-    `inserts_only` none of them is stored yet."""
+    """The months that hold every object the MERGE takes, beside those whose time is not known, and
+    the object types that it takes; with `inserts_only` none of them is stored yet."""
 
     months: Collection[int]
+    types: Collection[str]
     inserts_only: bool
 
     def as_json(self) -> str:
         """As macros/merge/merge_scope.sql reads it."""
         value = {
             "months": sorted(self.months),
+            "types": sorted(self.types),
             "inserts_only": self.inserts_only,
             "refusal": NOT_AS_LANDED,
         }

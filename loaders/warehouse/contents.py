@@ -185,7 +185,7 @@ class Stored:
 
     def dead(self, object_type: str) -> set[str]:
         """Ids of an object type that lie among the dead letters and are not stored since."""
-        if self._is_empty:
+        if not self._has_letters():
             return set()
         return {
             letter.external_id
@@ -195,9 +195,17 @@ class Stored:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Dead letters that are not settled, without their texts, newest first."""
-        if self._is_empty:
-            return []
-        return open_letters(self._warehouse, *self.connection)
+        return open_letters(self._warehouse, *self.connection) if self._has_letters() else []
+
+    def _has_letters(self) -> bool:
+        """Whether there are any, settled or not: which are, all stored keys tell."""
+        return not self._is_empty and bool(
+            self._warehouse.execute(
+                f"select 1 from {self._warehouse.staging_table('dead_letters')}"
+                " where source_system = ? and connection_name = ? limit 1",
+                self.connection,
+            )
+        )
 
     def with_texts(self, letters: Sequence[DeadLetter]) -> WithTexts:
         """These letters with their texts, read a few at a time."""

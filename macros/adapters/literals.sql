@@ -7,6 +7,10 @@
     {%- if value is none -%}
         {{ return('cast(null as ' ~ column_type('string') ~ ')') }}
     {%- endif -%}
+    {#- BigQuery leaves partitions and blocks out by plain constants -#}
+    {%- if modules.re.fullmatch('[0-9A-Za-z_.:-]+', value | string) -%}
+        {{ return(adapter.dispatch('raw_text_literal', 'landfall')(value | string)) }}
+    {%- endif -%}
     {{ return(json_text(json_literal({'text': value | string}), '$.text')) }}
 {%- endmacro %}
 

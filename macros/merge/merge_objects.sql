@@ -197,7 +197,6 @@ drop table merge_decisions
    the MERGE fail; of objects that are all new by that word, so does one that is stored. #}
 {% macro bigquery__merge_objects(target, states) -%}
     {%- set scope = merge_scope() -%}
-    {%- set connection = run_connection() -%}
     {%- set months = merge_months(target) -%}
     {%- set is_in_months = in_months(
         'coalesce(located.object_created_at, objects.object_created_at)', months
@@ -223,11 +222,19 @@ merge into {{ target }} as stored
 using (
     select objects.*
     from {{ states }} as objects
-    left join {{ target }} as located
-        on objects.idem_key = located.idem_key
-        {%- if scope %} and {{ is_of_connection(connection, 'located') }}{% endif %}
+    left join {% if scope -%}
+    (
+        select
+            idem_key,
+            object_created_at
+        from {{ target }} as objects
+        where {{ is_of_run('objects') | indent(8) }}
+    )
+    {%- else -%}
+    {{ target }}
+    {%- endif %} as located on objects.idem_key = located.idem_key
     where {% if scope -%}
-        {{ is_of_connection(connection, 'objects') }}
+        {{ is_of_run('objects') | indent(8) }}
         and if(
             {{ is_in_months }}
             {%- if scope.inserts_only %} and located.idem_key is null{% endif %},
@@ -241,7 +248,7 @@ using (
 on stored.idem_key = seen.idem_key
 and {{ in_months('stored.object_created_at', months) }}
 {%- if scope %}
-and {{ is_of_connection(connection, 'stored') }}
+and {{ is_of_run('stored') }}
 {%- endif %}
 {% if not (scope and scope.inserts_only) -%}
 when matched and {{ action }} in ('updated', 'undeleted')

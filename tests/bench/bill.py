@@ -90,15 +90,21 @@ class Scenario:
 def run(quick: bool) -> Figures:
     """Both sources' runs and a build, then what they cost in warehouses of all sizes."""
     scenarios, measured, reader = _collect(QUICK_BATCH if quick else BATCH)
-    figures: Figures = {"widths": {name: dict(each.widths) for name, each in measured.items()}}
+    figures: Figures = {
+        "widths": {
+            source: {name: dict(each.widths) for name, each in tables.items()}
+            for source, tables in measured.items()
+        }
+    }
     statements = {each.title: list(_priced(each.sent, reader)) for each in scenarios}
-    _print_warehouse(_tables(scenarios[0], measured, *SHOWN))
+    _print_warehouse(_tables(scenarios[0], measured["gmail"], *SHOWN))
     for scenario in scenarios:
-        figures[scenario.title] = {"statements": _print_shown(scenario, measured, statements)}
+        shown = _print_shown(scenario, measured[scenario.source], statements)
+        figures[scenario.title] = {"statements": shown}
     _print_jobs(scenarios, statements)
     rows = []
     for scenario in scenarios:
-        sizes = _by_size(scenario, measured, statements[scenario.title])
+        sizes = _by_size(scenario, measured[scenario.source], statements[scenario.title])
         rows += [(scenario.title, *size, *_monthly(bill)) for size, bill in sizes.items()]
         figures[scenario.title] |= _jobs(scenario.sent) | {
             f"{stored} GB, {connections} connections": dataclasses.asdict(bill)
@@ -299,8 +305,8 @@ def _mail(number: int) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def _collect(batch: int) -> tuple[list[Scenario], dict[str, Measured], Reader]:
-    """What the runs sent, and what the tables then look like."""
+def _collect(batch: int) -> tuple[list[Scenario], dict[str, dict[str, Measured]], Reader]:
+    """What the runs sent, and what the tables then look like, by the source whose rows they are."""
     from tests.peers.emulator import run_emulator
 
     with (
@@ -315,14 +321,17 @@ def _collect(batch: int) -> tuple[list[Scenario], dict[str, Measured], Reader]:
         scenarios = list(bench.scenarios())
         resources = recorder.tables()
         tables = {_path(each): each for each in resources if each["type"] == "TABLE"}
-        measured = {name: _measure(recorder, each) for name, each in tables.items()}
+        measured = {
+            source: {name: _measure(recorder, each, source) for name, each in tables.items()}
+            for source in PAYLOAD_BYTES
+        }
     views = {
         _path(each): str(each["view"]["query"]) for each in resources if each["type"] == "VIEW"
     }
     return (
         scenarios,
         measured,
-        Reader({name: each.widths for name, each in measured.items()}, views),
+        Reader({name: each.widths for name, each in measured["gmail"].items()}, views),
     )
 
 
@@ -331,14 +340,15 @@ def _path(resource: Mapping[str, Any]) -> str:
     return f"{reference['datasetId']}.{reference['tableId']}"
 
 
-def _measure(recorder: Recorder, resource: Mapping[str, Any]) -> Measured:
+def _measure(recorder: Recorder, resource: Mapping[str, Any], source: str) -> Measured:
     kinds = {field["name"]: str(field["type"]) for field in resource["schema"]["fields"]}
     sizes = {}
     for name, kind in kinds.items():
         text = f"to_json_string(`{name}`)" if kind == "JSON" else f"cast(`{name}` as string)"
         size = str(_FIXED_WIDTHS.get(kind, f"2 + byte_length({text})"))
         sizes[name] = f"if(`{name}` is null, 0, {size})"
-    rows, widths = recorder.averages(_path(resource), sizes)
+    of_source = f"source_system = '{source}'" if "source_system" in kinds else "true"
+    rows, widths = recorder.averages(_path(resource), sizes, of_source)
     if not rows:
         widths = {name: _FIXED_WIDTHS.get(kind, _UNMEASURED) for name, kind in kinds.items()}
     clustering = resource.get("clustering") or {}

@@ -81,10 +81,14 @@ class Recorder:
             for table in self._pages(f"/datasets/{name}/tables", "tables")
         ]
 
-    def averages(self, table: str, expressions: dict[str, str]) -> tuple[int, dict[str, float]]:
-        """The number of rows of a table, and averages over them of SQL by name; 0 of no rows."""
+    def averages(
+        self, table: str, expressions: dict[str, str], condition: str
+    ) -> tuple[int, dict[str, float]]:
+        """The number of rows of a table that a condition holds for, and averages over them of SQL
+        by name; 0 of no rows."""
         wanted = ", ".join(f"avg({sql})" for sql in expressions.values())
-        body = {"query": f"select count(*), {wanted} from {table}", "useLegacySql": False}
+        query = f"select count(*), {wanted} from {table} where {condition}"
+        body = {"query": query, "useLegacySql": False}
         request = urllib.request.Request(
             f"{self._url}/queries", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )

@@ -54,6 +54,9 @@ class Position(StoredPosition):
     """Objects that the last run failed on."""
     pending_since: int | None = None
     """Creation, in Unix seconds, of the oldest object that will change without an event."""
+    listed_pending: int | None = None
+    """The same by what was listed, while the kind was read whole; None where only the warehouse
+    tells."""
     next_due: int | None = None
     """When the first of these is to change, Unix seconds; None where only the warehouse tells."""
 

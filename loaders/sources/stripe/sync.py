@@ -132,6 +132,8 @@ class AccountSync:
             slices=slices(kind),
             resync_from=None if self._is_first(kind) else self._request.clock.now(),
             seen=before.seen if before is not None and has_feed else (),
+            listed_pending=None if kind.has_events else self._now,
+            next_due=None if kind.has_events else self._now + _ASK_AGAIN_SECONDS,
             unfetched=before.unfetched if before is not None else (),
         )
 
@@ -164,10 +166,11 @@ class AccountSync:
         if position.is_listing:
             return position
         since = max(1, position.until - self._config.event_overlap_seconds)
-        next_due, pending_since = position.next_due, min(since, position.pending_since or since)
+        next_due, known_since = position.next_due, position.pending_since or position.listed_pending
+        pending_since = min(since, known_since or since)
         due: list[_Pending] = []
         if next_due is None or next_due <= now:
-            pending = self._pending(kind, position)
+            pending = self._pending(kind, known_since)
             due = [one for one in pending if one.available_on <= now]
             pending_since = min([since, *(one.created for one in pending)])
             wait = self._overdue_seconds if due else _ASK_AGAIN_SECONDS
@@ -190,13 +193,12 @@ class AccountSync:
             next_due=next_due,
         )
 
-    def _pending(self, kind: Kind, position: Position) -> list[_Pending]:
-        """The pending balance transactions that we hold.
+    def _pending(self, kind: Kind, since: int | None) -> list[_Pending]:
+        """The pending balance transactions that we hold, of those created since then or any.
 
         Source: Stripe API reference, Balance Transactions.
         """
         # One that was set aside and came by a retry may be older than what was known to be pending.
-        since = position.pending_since
         since = None if since is None else min(since, self._now - _LONGEST_PENDING_SECONDS)
         pending: dict[str, _Pending] = {}
         for key, status, *values in self._request.stored.members(
@@ -257,7 +259,7 @@ class AccountSync:
             until=position.until,
             seen=position.seen,
             pending_since=position.pending_since,
-            next_due=position.next_due,
+            listed_pending=position.listed_pending,
         )
 
     def _fail(self, name: str, error: SourceError) -> None:
@@ -320,12 +322,21 @@ class AccountSync:
         met = dict.fromkeys([*position.seen, *map(_named, recent)])
         kept = [name for name in met if int(name.partition(" ")[0]) >= overlap]
         next_due, overdue = position.next_due, self._now + self._overdue_seconds
+        pending = [value for value in values if _is_pending(value)]
         if next_due is not None:
-            stated = (value.get("available_on") for value in values if _is_pending(value))
+            stated = (value.get("available_on") for value in pending)
             to_come = (at if isinstance(at, int) and at > self._now else overdue for at in stated)
             next_due = min([next_due, *to_come])
+        listed_pending = position.listed_pending
+        if listed_pending is not None:
+            began = (created_seconds(value) for value in pending)
+            listed_pending = min([listed_pending, *(at or 0 for at in began)])
         return dataclasses.replace(
-            position, until=until, seen=tuple(kept)[-_MAX_SEEN:], next_due=next_due
+            position,
+            until=until,
+            seen=tuple(kept)[-_MAX_SEEN:],
+            next_due=next_due,
+            listed_pending=listed_pending,
         )
 
     def _new_listing(self) -> Listing:
