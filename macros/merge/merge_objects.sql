@@ -222,22 +222,26 @@ merge into {{ target }} as stored
 using (
     select objects.*
     from {{ states }} as objects
-    left join {% if scope -%}
-    (
+    {% if scope -%}
+    -- the parts of the key are what the rows lie together by, and shorter than the key
+    left join (
         select
-            idem_key,
+            object_type,
+            external_id,
             object_created_at
         from {{ target }} as objects
         where {{ is_of_run('objects') | indent(8) }}
-    )
+    ) as located
+        on objects.object_type = located.object_type
+        and objects.external_id = located.external_id
     {%- else -%}
-    {{ target }}
-    {%- endif %} as located on objects.idem_key = located.idem_key
+    left join {{ target }} as located on objects.idem_key = located.idem_key
+    {%- endif %}
     where {% if scope -%}
         {{ is_of_run('objects') | indent(8) }}
         and if(
             {{ is_in_months }}
-            {%- if scope.inserts_only %} and located.idem_key is null{% endif %},
+            {%- if scope.inserts_only %} and located.external_id is null{% endif %},
             true,
             error({{ text_literal(scope.refusal) }})
         )

@@ -701,7 +701,7 @@ def _is_column(expression: exp.Expr | None, name: str) -> bool:
 
 def _text(expression: exp.Expr | None) -> str | None:
     expression = _bare(expression)
-    return str(expression.this) if isinstance(expression, exp.Literal) else None
+    return str(expression.this) if isinstance(expression, exp.Literal | exp.RawString) else None
 
 
 def _path(table: exp.Table) -> str:
