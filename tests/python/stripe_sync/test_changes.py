@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from loaders.ingestion.ingest import DeadLettered, IngestOptions, PartlyFetched
 from loaders.sources.stripe import events as stripe_events
 from loaders.sources.stripe.kinds import KINDS, OBJECT_TYPES
 from loaders.warehouse.base import Warehouse
+from loaders.warehouse.contents import Stored
 from tests.python.conftest import (
     event_types,
     on_both_targets,
@@ -318,6 +321,63 @@ def test_a_date_that_is_not_stripe_s_misses_nothing(
     account.settings(stripe_date_offset=0)
     completed(run_stripe(warehouse, account))
     assert_mirrors(warehouse, account)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Since when runs have asked the warehouse for pending transactions; None: for all."""
+    found: list[int | None] = []
+    members = Stored.members
+
+    def noted(
+        self: Stored, object_type: str, *paths: str, created_since: int | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        if object_type == "balance_transaction":
+            found.append(created_since)
+        return members(self, object_type, *paths, created_since=created_since)
+
+    monkeypatch.setattr(Stored, "members", noted)
+    return found
+
+
+@pytest.mark.parametrize("max_objects", [None, 100])
+def test_what_is_pending_is_known_from_its_listing(
+    warehouse: Warehouse, account: Sandbox, asked: list[int | None], max_objects: int | None
+) -> None:
+    """The payloads of what is stored are read when something is due, and never of all that is."""
+    account.change_stripe(settle=10_000)
+    account.change_stripe(create={"charge": 1})
+    transactions = account.stripe_objects("balance_transaction").values()
+    [pending] = [one for one in transactions if one["status"] == "pending"]
+    for _ in range(12):
+        run = completed(run_stripe(warehouse, account, IngestOptions(max_objects=max_objects)))
+    assert run.telemetry["mode"] == "incremental"
+    assert run.telemetry["chunks"] == 0
+    assert asked == []
+    days = (pending["available_on"] - account_time(account)) // DAY + 1
+    for day in (1, days, days + 1):
+        account.settings(stripe_clock_offset=day * DAY + 60)
+        account.change_stripe(settle=10_000)
+        completed(run_stripe(warehouse, account))
+    assert_mirrors(warehouse, account)
+    assert asked
+    assert all(since is not None and since <= pending["created"] for since in asked)
+
+
+def test_what_the_warehouse_was_asked_for_is_kept(
+    warehouse: Warehouse, account: Sandbox, asked: list[int | None]
+) -> None:
+    """As by a release that did not note what it listed: the next run asks, and then none does."""
+    account.change_stripe(settle=10_000)
+    completed(run_stripe(warehouse, account))
+    warehouse.execute(
+        "update events_staging.cursors set cursor = json_merge_patch(cursor, ?)"
+        " where stream = 'balance_transaction'",
+        (json.dumps({"next_due": None, "listed_pending": None}),),
+    )
+    for _ in range(3):
+        completed(run_stripe(warehouse, account))
+    assert asked == [None]
 
 
 def test_a_pending_transaction_that_came_by_a_retry_is_read_again_when_it_is_due(
