@@ -321,7 +321,9 @@ class AccountSync:
         recent = [read for read in reads if (_created(read) or 0) >= overlap]
         met = dict.fromkeys([*position.seen, *map(_named, recent)])
         kept = [name for name in met if int(name.partition(" ")[0]) >= overlap]
-        next_due, overdue = position.next_due, self._now + self._overdue_seconds
+        # What the first listing finds overdue is looked at by the next run.
+        wait = 0 if position.pending_since is None else self._overdue_seconds
+        next_due, overdue = position.next_due, self._now + wait
         pending = [value for value in values if _is_pending(value)]
         if next_due is not None:
             stated = (value.get("available_on") for value in pending)
