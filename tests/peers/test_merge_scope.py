@@ -65,7 +65,7 @@ def merges(emulator: Emulator, warehouse: BigQueryWarehouse) -> Callable[[], lis
 
     def take() -> list[str]:
         nonlocal seen
-        sent = [job["query"]["query"] for job in emulator.jobs() if "query" in job]
+        sent = [job["query"].get("query", "") for job in emulator.jobs()]
         found = [query for query in sent if begin in query]
         fresh, seen = found[seen:], len(found)
         return fresh
