@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loaders.cli.processes import ONE_OF_SEVERAL
+from loaders.errors import UsageError
 from loaders.settings.places import DEFAULT_LOCK_WAIT
 from loaders.settings.target import load_target
 from loaders.settings.times import parse_duration, parse_time
@@ -110,6 +112,13 @@ def warehouse_of(options: argparse.Namespace) -> Warehouse:
     from loaders.warehouse.opening import open_warehouse
 
     return open_warehouse(load_target(options.target), options.lock_wait)
+
+
+def agrees(command: str, question: str) -> bool:
+    """Whether the person at the terminal says yes. Raises UsageError where nobody is there."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{command}: nobody is there to ask; expected --yes")
+    return input(f"{question} [y/N] ").lower() == "y"
 
 
 def bind_relative_times(arguments: Sequence[str]) -> list[str]:

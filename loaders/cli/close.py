@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import sys
 from typing import TYPE_CHECKING, Any
 
-from loaders.cli.arguments import add_command, warehouse_of
+from loaders.cli.arguments import add_command, agrees, warehouse_of
 from loaders.errors import UsageError
 
 if TYPE_CHECKING:
     from loaders.jobs.runs import OpenRun
+
+_QUESTION = "Is it dead? If it goes on after all, it lands nothing more."
 
 
 def add(commands: Any) -> None:
@@ -52,7 +53,7 @@ def _close(options: argparse.Namespace) -> int:
         raise UsageError(
             f"close: {run.correlation_id} is alive, expected a dead one; end it: kill {run.pid}"
         )
-    if not options.yes and not _agrees():
+    if not options.yes and not agrees("close", _QUESTION):
         print("left open")
         return 1
     with warehouse.open():
@@ -68,14 +69,6 @@ def _process(run: OpenRun) -> str:
     )
     known = {True: "it runs", False: "it is gone", None: "nothing is known of it here"}
     return f"{of_whom}: {known[run.is_alive()]}"
-
-
-def _agrees() -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError("close: nobody is there to ask; expected --yes")
-    return (
-        input("Is it dead? If it goes on after all, it lands nothing more. [y/N] ").lower() == "y"
-    )
 
 
 def _moment(moment: dt.datetime) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from loaders.cli.arguments import add_command, warehouse_of
-from loaders.errors import UsageError
+from loaders.cli.arguments import add_command, agrees, warehouse_of
 
 _DOLLARS_A_TIB = 6.25
 _TIB, _GB = 2**40, 10**9
@@ -41,15 +39,9 @@ def _recluster(options: argparse.Namespace) -> int:
         f"price:        ${plan.bytes / _TIB * _DOLLARS_A_TIB:,.2f} for {plan.bytes / _GB:,.1f} GB"
         f" at ${_DOLLARS_A_TIB} a TiB (on demand, US)"
     )
-    if not options.yes and not _agrees():
+    if not options.yes and not agrees("recluster", "Write them anew?"):
         print("left as it is")
         return 1
     reclustering.run()
     print(f"written:      {reclustering.done} months")
     return 0
-
-
-def _agrees() -> bool:
-    if not sys.stdin.isatty():
-        raise UsageError("recluster: nobody is there to ask; expected --yes")
-    return input("Write them anew? [y/N] ").lower() == "y"

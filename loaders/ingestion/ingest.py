@@ -361,7 +361,7 @@ class Ingestion:
     def _is_full(self) -> bool:
         """Whether this run is to test the whole store."""
         # What is not there any more was there when the last tests passed.
-        is_asked_for = self._options.full_check or self.job.is_incomplete
+        is_asked_for = self._options.full_check or self.job.was_incomplete
         return is_asked_for or full_is_due(self._checks, self._full_check_hours)
 
     def _is_queued(self, standing: Standing) -> bool:

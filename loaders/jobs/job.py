@@ -105,8 +105,8 @@ class Job:
         self._start_id = str(uuid.uuid4())
         # This machine's may jump back, and the events of a run are in the order of their times.
         self._clock = ObservationClock()
-        self.is_incomplete = False
-        """Whether the warehouse lacked a table, a column or the seed when the run began."""
+        self.was_incomplete = False
+        """Whether the warehouse was: it lacked a table, a column or the seed when the run began."""
         self.alive: list[OpenRun] = []
         """Runs of others that were under way when this one began."""
         self.checks: Mapping[str, Any] | None = None
@@ -156,7 +156,7 @@ class Job:
         the other, as it cannot know whether that has looked before or after.
         """
         with self.warehouse.open():
-            self.is_incomplete |= bootstrap.bootstrap(self.warehouse)
+            self.was_incomplete |= bootstrap.bootstrap(self.warehouse)
             replayed = replay_spool(self.warehouse)
             if replayed:
                 logger.info("%d spooled event(s) replayed", replayed)

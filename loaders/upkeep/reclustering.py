@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from loaders.errors import UsageError
 from loaders.jobs.job import Job
-from loaders.settings.places import PACKAGE_NAME
 from loaders.transform import bootstrap, merge_counts
 from loaders.transform.merge_scope import in_range
 from loaders.warehouse.base import Warehouse
@@ -20,6 +19,7 @@ from loaders.warehouse.bigquery import BigQueryWarehouse
 from loaders.warehouse.tables import documented_tables
 
 _TABLE = "raw_objects"
+_TIMEOUT_SECONDS = 7 * 86_400.0
 _NO_TIME = 0
 """In the place of a month: of the objects whose time of creation is not known; it is the first."""
 
@@ -56,7 +56,11 @@ class Reclustering:
             raise UsageError(f"recluster: {warehouse.target.shown} holds no warehouse yet")
         self.done = 0
         self.job = Job(
-            warehouse, job_name="recluster", source_system=PACKAGE_NAME, takes_lease=False
+            warehouse,
+            job_name="recluster",
+            source_system="dbt",
+            timeout_seconds=_TIMEOUT_SECONDS,
+            takes_lease=False,
         )
         self._warehouse = warehouse
         self.plan = self._plan()

@@ -238,7 +238,12 @@ class BigQueryWarehouse(Warehouse):
         """The views of these names in the events dataset, without a query job."""
         found = {}
         for name in names:
-            view = self._metadata(f"{self._project}.{self.target.schema}.{name}")
+            try:
+                view = self._metadata(f"{self._project}.{self.target.schema}.{name}")
+            except WarehouseError as error:
+                if not isinstance(error.__cause__, google_errors.BadRequest):
+                    raise
+                continue  # it is of what is not there any more
             if view is not None:
                 mark, _, digest = view.labels.get("landfall", "").rpartition("-")
                 text = hashlib.md5((view.view_query or "").encode(), usedforsecurity=False)
@@ -248,11 +253,11 @@ class BigQueryWarehouse(Warehouse):
         return found
 
     def _metadata(self, name: str | bigquery.TableReference) -> bigquery.Table | None:
-        """What tables.get tells of a table or view; None where there is none that can be read."""
+        """What tables.get tells of a table or view; None where there is none."""
         try:
             return _retrying(lambda: self.client().get_table(name))
-        except (google_errors.NotFound, google_errors.BadRequest):
-            return None  # or a view of what is not there any more
+        except google_errors.NotFound:
+            return None
         except (google_errors.GoogleAPIError, auth_errors.GoogleAuthError, OSError) as error:
             raise self._failure(error) from error
 

@@ -1,7 +1,7 @@
 {# The months that this MERGE may touch, as counts of months since year 0: of each queued
    object the month it is stored in, else the month it would be stored in. BigQuery prunes a
    table's partitions by constants alone, and only a query can find them: read are the keys
-   and times of the stored rows, never a payload. Nothing is where the run knows them. #}
+   and times of the stored rows, never a payload; where the run knows them, nothing. #}
 {% macro merge_months(target) -%}
     {%- if merge_scope() -%}{{ return(merge_scope().months) }}{%- endif -%}
     {%- set months -%}

@@ -229,8 +229,8 @@ using (
             object_type,
             external_id,
             object_created_at
-        from {{ target }} as objects
-        where {{ is_of_run('objects') | indent(8) }}
+        from {{ target }} as held
+        where {{ is_of_run('held') | indent(8) }}
     ) as located
         on objects.object_type = located.object_type
         and objects.external_id = located.external_id

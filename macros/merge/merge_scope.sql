@@ -1,7 +1,7 @@
 {# What loaders/run.py knows of the MERGE before it (loaders/transform/merge_scope.py): `months`,
-   `types`, `inserts_only`, and the `refusal` that a MERGE fails with for which it does not hold; none where
-   the MERGE is to look for itself, as in a plain dbt command. Such a MERGE takes what the run itself
-   may have queued, and leaves what others have queued since to them. #}
+   `types`, `inserts_only`, and the `refusal` that a MERGE fails with for which it does not hold; none
+   where the MERGE is to look for itself, as in a plain dbt command. Such a MERGE takes what the run
+   itself may have queued, and leaves what others have queued since to them. #}
 {% macro merge_scope() -%}
     {{ return(fromjson(env_var('LANDFALL_MERGE', 'null')) if execute else none) }}
 {%- endmacro %}

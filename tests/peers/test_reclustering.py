@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("merge_only")]
 
 OLD = ["idem_key"]
 NEW = ["source_system", "object_type", "connection_name", "idem_key"]
+NUMBERS = itertools.count()
 WIDGETS = [{"id": f"w{month}", "created": month, "amount": 1} for month in (None, 1, 2, 3)]
 
 
@@ -47,7 +49,7 @@ def rows(warehouse: BigQueryWarehouse) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def old(own_datasets: Callable[[str], BigQueryWarehouse]) -> BigQueryWarehouse:
     """A warehouse as an earlier release has left it."""
-    warehouse = own_datasets("reclustered")
+    warehouse = own_datasets(f"reclustered_{next(NUMBERS)}")
     upsert(warehouse, 1)
     warehouse.set_clustering("raw_objects", OLD, None)
     return warehouse
@@ -82,6 +84,22 @@ def test_what_is_interrupted_goes_on_where_it_was(
     assert main(["recluster", "--target", "emulator"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert upsert(old, 2).counts["updated"] == 4
+
+
+def test_runs_go_on_meanwhile(old: BigQueryWarehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute, during = BigQueryWarehouse.execute, []
+
+    def upsert_before_the_second(self: BigQueryWarehouse, sql: str, parameters: Any = ()) -> Any:
+        if sql.startswith("update"):
+            during.append(sql)
+            if len(during) == 2:
+                assert upsert(old, 3).counts["updated"] == 4
+        return execute(self, sql, parameters)
+
+    monkeypatch.setattr(BigQueryWarehouse, "execute", upsert_before_the_second)
+    Reclustering(old).run()
+    amounts = f"select json_value(payload, '$.amount') from {old.table('raw_objects')}"
+    assert old.execute(amounts) == [("3",)] * 4
 
 
 def test_nothing_is_written_before_somebody_agrees(
